@@ -1,0 +1,2 @@
+//! Benchmarks of airan.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The agent role: collectors on the edge and their uplink.

@@ -1,0 +1,1 @@
+//! The bus: Kafka, or the local log.

@@ -1,0 +1,1 @@
+//! Foreign bytes to typed rows: OTLP, Prometheus text, NDJSON, Arrow.

@@ -1,0 +1,1 @@
+//! The gateway role: doors and admission, handing rows to the bus.

@@ -1,0 +1,1 @@
+//! The lake: Parquet files, commit records, shard state and SQL over them.

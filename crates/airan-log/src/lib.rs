@@ -1,0 +1,1 @@
+//! The durable segment log on disk.

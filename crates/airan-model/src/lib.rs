@@ -1,0 +1,1 @@
+//! Catalog, inventory, streams, batch envelope and identities of airan telemetry.

@@ -1,0 +1,1 @@
+//! The processor role: one shard per partition, from messages to committed windows.

@@ -1,0 +1,1 @@
+//! Event-time windows planned and run with DataFusion.

@@ -1,0 +1,2 @@
+//! airan: telemetry pipeline for AI-RAN edge sites.
+fn main() {}
