@@ -1,1 +1,40 @@
-//! The lake: Parquet files, commit records, shard state and SQL over them.
+//! The lake: the only writer of Parquet, and the place where progress is decided.
+//!
+//! ```text
+//!  shard ──Commit──▶ writer ──▶ encode (order, schema) ──▶ files ──▶ state ──▶ record n ──▶ names
+//!    ▲                                                  (create-only)      (put-if-absent)  (local disk:
+//!    └──Recovered── claim: newest record, next one as a claim, state, rows of open windows   out of _staging)
+//!
+//!  readers ──▶ files: records' files less what is expired ──▶ SQL tables, rebuild, check, expire
+//! ```
+//!
+//! It keeps three invariants, cited by name in code and tests:
+//!
+//! - **K1** Commit records are the only truth about progress: offsets, state and files of a shard are what its newest
+//!   record says, whatever else lies in the store.
+//! - **K2** Record `n` of a shard is created by exactly one claim. Whoever finds `n` taken reads it: its own bytes mean
+//!   that it had succeeded, another's that it is fenced. An unknown outcome is resolved by reading, never by guessing.
+//! - **S1** A Parquet file counts only if a commit record names it.
+//!
+//! What lies where: the text at the top of `layout.rs`. Delta, compaction and restatement are not here yet; records,
+//! schemas and expire records carry a version so that they can come.
+
+mod commit;
+mod durable;
+mod lake;
+mod layout;
+mod metrics;
+mod record;
+mod schema;
+mod seal;
+mod settings;
+mod store;
+
+pub use commit::{Commit, CommitError, CommitSummary, TableKind, TableRows};
+pub use lake::{CheckReport, ClaimError, ExpireReport, FileEntry, Lake, QueryError, RawRows, Recovered, ShardWriter};
+pub use metrics::LakeMetrics;
+pub use record::ReadError;
+pub use schema::SchemaError;
+pub use seal::{Checksum, Damaged};
+pub use settings::LakeSettings;
+pub use store::{OpenLakeError, StoreError};

@@ -1,0 +1,85 @@
+//! What the lake counts about itself.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, Registry};
+
+/// Counters of one process's writing to a lake. The binary owns the registry.
+#[derive(Clone, Debug)]
+pub struct LakeMetrics {
+    /// Commits whose record exists.
+    pub commits: IntCounter,
+    /// Attempts at a commit that ended in an error the shard retries.
+    pub commit_failures: IntCounter,
+    /// Commits given up because another claim had taken the shard (K2).
+    pub fenced: IntCounter,
+    /// Claims of shards.
+    pub claims: IntCounter,
+    /// Parquet files written by commits.
+    pub files: IntCounter,
+    /// Rows in them.
+    pub rows: IntCounter,
+    /// Bytes of them.
+    pub bytes: IntCounter,
+    /// From the start of a successful attempt at a commit to its record, with encoding, in seconds.
+    pub commit_seconds: Histogram,
+    /// Files taken out by retention.
+    pub expired_files: IntCounter,
+    /// Bytes taken out by retention.
+    pub expired_bytes: IntCounter,
+    /// Files of dead claims removed.
+    pub orphans: IntCounter,
+}
+
+impl LakeMetrics {
+    /// All at zero.
+    ///
+    /// # Errors
+    /// Never in practice: the names are fixed and valid.
+    pub fn new() -> Result<LakeMetrics, prometheus::Error> {
+        let buckets = vec![0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+        Ok(LakeMetrics {
+            commits: IntCounter::new("airan_lake_commits_total", "Commits whose record exists.")?,
+            commit_failures: IntCounter::new(
+                "airan_lake_commit_failures_total",
+                "Attempts at a commit that failed and are retried.",
+            )?,
+            fenced: IntCounter::new(
+                "airan_lake_fenced_total",
+                "Commits given up because another claim had taken the shard.",
+            )?,
+            claims: IntCounter::new("airan_lake_claims_total", "Claims of shards.")?,
+            files: IntCounter::new("airan_lake_files_total", "Parquet files written by commits.")?,
+            rows: IntCounter::new("airan_lake_rows_total", "Rows written by commits.")?,
+            bytes: IntCounter::new("airan_lake_bytes_total", "Bytes of Parquet written by commits.")?,
+            commit_seconds: Histogram::with_opts(
+                HistogramOpts::new("airan_lake_commit_seconds", "Duration of successful commits, with encoding.")
+                    .buckets(buckets),
+            )?,
+            expired_files: IntCounter::new("airan_lake_expired_files_total", "Files taken out by retention.")?,
+            expired_bytes: IntCounter::new("airan_lake_expired_bytes_total", "Bytes taken out by retention.")?,
+            orphans: IntCounter::new("airan_lake_orphans_total", "Files of dead claims removed.")?,
+        })
+    }
+
+    /// Adds all to `registry`.
+    ///
+    /// # Errors
+    /// If one of the names is in it already.
+    pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        let counters = [
+            &self.commits,
+            &self.commit_failures,
+            &self.fenced,
+            &self.claims,
+            &self.files,
+            &self.rows,
+            &self.bytes,
+            &self.expired_files,
+            &self.expired_bytes,
+            &self.orphans,
+        ];
+        for counter in counters {
+            registry.register(Box::new(counter.clone()))?;
+        }
+        registry.register(Box::new(self.commit_seconds.clone()))
+    }
+}

@@ -1,0 +1,314 @@
+//! The store under a lake: opening it, proving that it can arbitrate, and the few operations the protocol is made of.
+//!
+//! K2 rests on one thing: of two writers that create one key, exactly one succeeds. `probe` proves it before anything is
+//! written. An operation that fails has an *unknown* outcome; the caller resolves it by reading, never by guessing.
+
+use std::path::Path as FsPath;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+
+use crate::durable::DurableLocal;
+use crate::settings::LakeSettings;
+
+/// The store did not answer, or answered with an error: what happened is unknown. Wait and try again.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing} {path}")]
+pub struct StoreError {
+    doing: &'static str,
+    path: String,
+    source: object_store::Error,
+}
+
+impl StoreError {
+    pub(crate) fn new(doing: &'static str, path: impl ToString, source: Error) -> StoreError {
+        StoreError { doing, path: path.to_string(), source }
+    }
+}
+
+/// Why a store cannot carry a lake.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenLakeError {
+    /// Use a folder, or a URL this build knows.
+    #[error("`{path}` is no lake: {reason}")]
+    Path {
+        /// As given.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Build with the feature, or use a local folder.
+    #[error("`{path}` needs airan built with `--features cloud`")]
+    NoCloud {
+        /// As given.
+        path: String,
+    },
+    /// Use a local disk, or an object store where several machines share the lake.
+    #[error("{path} lies on nfs, where two processes can both believe they created one file; use a local disk or an object store")]
+    Nfs {
+        /// The folder.
+        path: String,
+    },
+    /// Use another store: this one lets two processors commit the same rows.
+    #[error("store {store} let a key be created twice: it does not support put-if-absent (`If-None-Match: *`), without which rows would be stored twice")]
+    NoPutIfAbsent {
+        /// The store.
+        store: String,
+    },
+    /// The store could not be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// How a create ended, where that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Created {
+    /// The key holds our bytes.
+    New,
+    /// The key was there before.
+    Taken,
+}
+
+/// An object store and what the protocol needs to know about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    object: Arc<dyn ObjectStore>,
+    /// True on a local disk: files wait in `_staging/` until the record names them, and get a second name for nothing.
+    staged: bool,
+}
+
+impl Store {
+    /// Opens what `settings` name. Nothing is written but, locally, the folder itself.
+    pub(crate) fn open(settings: &LakeSettings) -> Result<Store, OpenLakeError> {
+        match settings.path.split_once("://") {
+            None => Store::local(FsPath::new(&settings.path)),
+            Some(("file", path)) => Store::local(FsPath::new(path)),
+            Some((scheme @ ("s3" | "gs" | "az"), rest)) => cloud(scheme, rest, settings),
+            Some((scheme, _)) => Err(OpenLakeError::Path {
+                path: settings.path.clone(),
+                reason: format!("`{scheme}://` is unknown; s3://, gs://, az:// or a folder are known"),
+            }),
+        }
+    }
+
+    /// A store as given: for tests, and for stores opened elsewhere.
+    #[cfg(any(test, feature = "cloud"))]
+    pub(crate) fn over(object: Arc<dyn ObjectStore>, staged: bool) -> Store {
+        Store { object, staged }
+    }
+
+    fn local(folder: &FsPath) -> Result<Store, OpenLakeError> {
+        let refused =
+            |error: std::io::Error| OpenLakeError::Path { path: folder.display().to_string(), reason: error.to_string() };
+        let object = DurableLocal::open(folder).map_err(refused)?;
+        #[cfg(target_os = "linux")]
+        if is_nfs(rustix::fs::statfs(folder).map_err(|error| refused(error.into()))?.f_type) {
+            return Err(OpenLakeError::Nfs { path: folder.display().to_string() });
+        }
+        Ok(Store { object: Arc::new(object), staged: true })
+    }
+
+    /// The store itself, for readers.
+    pub(crate) fn object(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.object)
+    }
+
+    /// Whether files wait in `_staging/` for their record.
+    pub(crate) fn staged(&self) -> bool {
+        self.staged
+    }
+
+    /// Creates one key twice: the second must fail.
+    pub(crate) async fn probe(&self) -> Result<(), OpenLakeError> {
+        let key = Path::from(format!("_probe/{:032x}", rand::random::<u128>()));
+        let first = self.create(&key, Bytes::from_static(b"first")).await?;
+        let second = self.create(&key, Bytes::from_static(b"second")).await;
+        let kept = self.read(&key).await?;
+        self.remove(&key).await?;
+        match (first, second?) {
+            (Created::New, Created::Taken) if kept.as_deref() == Some(b"first") => Ok(()),
+            _ => Err(OpenLakeError::NoPutIfAbsent { store: self.object.to_string() }),
+        }
+    }
+
+    /// Puts `bytes` at `path` unless the key is taken. An error leaves the outcome unknown.
+    pub(crate) async fn create(&self, path: &Path, bytes: Bytes) -> Result<Created, StoreError> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.object.put_opts(path, PutPayload::from(bytes), options).await {
+            Ok(_) => Ok(Created::New),
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(Created::Taken),
+            Err(error) => Err(StoreError::new("create", path, error)),
+        }
+    }
+
+    /// Puts `bytes` at `path`, whatever is there. Only for what is no truth (the hint of the newest record).
+    pub(crate) async fn overwrite(&self, path: &Path, bytes: Bytes) -> Result<(), StoreError> {
+        self.object.put(path, PutPayload::from(bytes)).await.map_err(|error| StoreError::new("write", path, error))?;
+        Ok(())
+    }
+
+    /// The bytes at `path`; `None` where there is nothing.
+    pub(crate) async fn read(&self, path: &Path) -> Result<Option<Bytes>, StoreError> {
+        let read = async { self.object.get(path).await?.bytes().await };
+        match read.await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(StoreError::new("read", path, error)),
+        }
+    }
+
+    /// Size of the object at `path`; `None` where there is nothing.
+    pub(crate) async fn size(&self, path: &Path) -> Result<Option<u64>, StoreError> {
+        match self.object.head(path).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(StoreError::new("look at", path, error)),
+        }
+    }
+
+    /// Removes what is at `path`; nothing there is fine.
+    pub(crate) async fn remove(&self, path: &Path) -> Result<(), StoreError> {
+        match self.object.delete(path).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(StoreError::new("delete", path, error)),
+        }
+    }
+
+    /// Gives the object at `from` the name `to` as well; fine where `to` is there already.
+    pub(crate) async fn link(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+        match self.object.copy_if_not_exists(from, to).await {
+            Ok(()) | Err(Error::AlreadyExists { .. }) => Ok(()),
+            Err(error) => Err(StoreError::new("name", to, error)),
+        }
+    }
+
+    /// Every object below `prefix`, in no order.
+    pub(crate) async fn list(&self, prefix: &Path) -> Result<Vec<ObjectMeta>, StoreError> {
+        let listed = self.object.list(Some(prefix)).try_collect().await;
+        listed.map_err(|error| StoreError::new("list", prefix, error))
+    }
+
+    /// Every object below `prefix` whose path sorts after `offset`, in no order.
+    pub(crate) async fn list_after(&self, prefix: &Path, offset: &Path) -> Result<Vec<ObjectMeta>, StoreError> {
+        let listed = self.object.list_with_offset(Some(prefix), offset).try_collect().await;
+        listed.map_err(|error| StoreError::new("list", prefix, error))
+    }
+
+    /// Names of the folders directly below `prefix`, sorted.
+    pub(crate) async fn folders(&self, prefix: &Path) -> Result<Vec<String>, StoreError> {
+        let listed = self.object.list_with_delimiter(Some(prefix)).await;
+        let listed = listed.map_err(|error| StoreError::new("list", prefix, error))?;
+        let mut names: Vec<String> =
+            listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// `statfs` f_type of NFS on Linux (linux/magic.h).
+#[cfg(target_os = "linux")]
+fn is_nfs(kind: rustix::fs::FsWord) -> bool {
+    kind == rustix::fs::NFS_SUPER_MAGIC
+}
+
+#[cfg(not(feature = "cloud"))]
+fn cloud(_: &str, _: &str, settings: &LakeSettings) -> Result<Store, OpenLakeError> {
+    Err(OpenLakeError::NoCloud { path: settings.path.clone() })
+}
+
+#[cfg(feature = "cloud")]
+fn cloud(scheme: &str, rest: &str, settings: &LakeSettings) -> Result<Store, OpenLakeError> {
+    use object_store::prefix::PrefixStore;
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let refused =
+        |reason: String| OpenLakeError::Path { path: settings.path.clone(), reason };
+    if bucket.is_empty() {
+        return Err(refused("it names no bucket".to_owned()));
+    }
+    let url = format!("{scheme}://{bucket}");
+    let object: Arc<dyn ObjectStore> = match scheme {
+        "s3" => Arc::new(s3(&url, settings).map_err(|error| refused(error.to_string()))?),
+        "gs" => Arc::new(gs(&url, settings).map_err(|error| refused(error.to_string()))?),
+        _ => Arc::new(az(&url, settings).map_err(|error| refused(error.to_string()))?),
+    };
+    Ok(Store::over(Arc::new(PrefixStore::new(object, Path::from(prefix))), false))
+}
+
+#[cfg(feature = "cloud")]
+fn s3(url: &str, settings: &LakeSettings) -> object_store::Result<object_store::aws::AmazonS3> {
+    let mut builder = object_store::aws::AmazonS3Builder::from_env().with_url(url);
+    for (name, value) in &settings.options {
+        builder = builder.with_config(name.to_lowercase().parse()?, value.expose());
+    }
+    builder.build()
+}
+
+#[cfg(feature = "cloud")]
+fn gs(url: &str, settings: &LakeSettings) -> object_store::Result<object_store::gcp::GoogleCloudStorage> {
+    let mut builder = object_store::gcp::GoogleCloudStorageBuilder::from_env().with_url(url);
+    for (name, value) in &settings.options {
+        builder = builder.with_config(name.to_lowercase().parse()?, value.expose());
+    }
+    builder.build()
+}
+
+#[cfg(feature = "cloud")]
+fn az(url: &str, settings: &LakeSettings) -> object_store::Result<object_store::azure::MicrosoftAzure> {
+    let mut builder = object_store::azure::MicrosoftAzureBuilder::from_env().with_url(url);
+    for (name, value) in &settings.options {
+        builder = builder.with_config(name.to_lowercase().parse()?, value.expose());
+    }
+    builder.build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::faults::{Fault, FaultyStore};
+
+    fn settings(path: &str) -> LakeSettings {
+        LakeSettings {
+            path: path.to_owned(),
+            options: BTreeMap::new(),
+            raw_retention: Duration::from_secs(86_400).into(),
+            window_retention: Duration::from_secs(86_400).into(),
+            max_bytes: None,
+        }
+    }
+
+    /// Scenario: paths that name no store this build can use.
+    /// Guarantees: each is refused with the reason, and the cloud's with the feature's name.
+    #[test]
+    fn what_cannot_carry_a_lake_is_refused() {
+        #[cfg(not(feature = "cloud"))]
+        for path in ["s3://bucket/lake", "gs://bucket", "az://container/x"] {
+            let error = Store::open(&settings(path)).unwrap_err();
+            assert!(error.to_string().contains("--features cloud"), "{error}");
+        }
+        assert!(Store::open(&settings("ftp://x/y")).unwrap_err().to_string().contains("`ftp://` is unknown"));
+        assert!(matches!(Store::open(&settings("/proc/airan")), Err(OpenLakeError::Path { .. })));
+        #[cfg(target_os = "linux")]
+        assert!(is_nfs(0x6969) && !is_nfs(0xEF53), "nfs and ext4, by their magic numbers");
+    }
+
+    /// Scenario: a local folder, and a store that ignores the condition of a put.
+    /// Guarantees: K2's ground; the first passes the probe and keeps no trace of it, the second is refused.
+    #[tokio::test]
+    async fn a_store_that_ignores_put_if_absent_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&settings(folder.path().to_str().unwrap())).unwrap();
+        store.probe().await.unwrap();
+        assert!(store.list(&Path::from("_probe")).await.unwrap().is_empty());
+
+        let deaf = FaultyStore::in_memory();
+        deaf.always(Fault::IgnoreCondition);
+        let error = Store::over(deaf, false).probe().await.unwrap_err();
+        assert!(matches!(error, OpenLakeError::NoPutIfAbsent { .. }), "{error}");
+    }
+}
