@@ -1,0 +1,142 @@
+//! The HTTP door: `POST /v1/metrics` (OTLP/HTTP), `/v1/ndjson` and `/v1/arrow`.
+//!
+//! | path | content types | answer |
+//! | --- | --- | --- |
+//! | `/v1/metrics` | `application/x-protobuf`, `application/json` | `ExportMetricsServiceResponse` in the request's encoding |
+//! | `/v1/ndjson` | `application/x-ndjson`, `application/jsonl`, `application/json` | JSON: rows kept, lines refused by reason |
+//! | `/v1/arrow` | `application/vnd.apache.arrow.stream` | the same; header `airan-stream` names the stream |
+//!
+//! All take `Content-Encoding` gzip and zstd. `Idempotency-Key` makes a body without times known when it is sent again.
+
+use airan_model::reject::Reason;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::post;
+use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, HeaderName, Request, StatusCode};
+
+use super::answer::{self, OtlpEncoding};
+use super::{Meant, media_type, receive};
+use crate::decompress::Encoding;
+use crate::intake::{Ack, Format, Intake};
+use crate::{Door, Refusal};
+
+/// The stream of an Arrow body.
+const STREAM: HeaderName = HeaderName::from_static("airan-stream");
+/// What makes two bodies without times one.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Longest key or stream name.
+const NAME_MAX: usize = 256;
+
+/// The routes of this door.
+pub(crate) fn routes(intake: Intake) -> Router {
+    Router::new()
+        .route("/v1/metrics", post(otlp))
+        .route("/v1/ndjson", post(ndjson))
+        .route("/v1/arrow", post(arrow))
+        .fallback(no_path)
+        .method_not_allowed_fallback(no_method)
+        .with_state(intake)
+}
+
+async fn otlp(State(intake): State<Intake>, request: Request<Body>) -> Response {
+    // Errors about the content type itself are answered in JSON, which a person can read.
+    let encoding = match otlp_encoding(request.headers()) {
+        Ok(encoding) => encoding,
+        Err(_) => OtlpEncoding::Json,
+    };
+    let outcome = receive(&intake, Door::OtlpHttp, request, otlp_meaning).await;
+    counted(&intake, Door::OtlpHttp, answer::otlp(encoding, &outcome))
+}
+
+async fn ndjson(State(intake): State<Intake>, request: Request<Body>) -> Response {
+    let outcome = receive(&intake, Door::Ndjson, request, ndjson_meaning).await;
+    rows_answer(&intake, Door::Ndjson, &outcome)
+}
+
+async fn arrow(State(intake): State<Intake>, request: Request<Body>) -> Response {
+    let outcome = receive(&intake, Door::Arrow, request, arrow_meaning).await;
+    rows_answer(&intake, Door::Arrow, &outcome)
+}
+
+fn rows_answer(intake: &Intake, door: Door, outcome: &Result<Ack, Refusal>) -> Response {
+    counted(intake, door, answer::rows(outcome))
+}
+
+async fn no_path(State(intake): State<Intake>) -> Response {
+    let known = "there are POST /v1/metrics, /v1/ndjson and /v1/arrow";
+    count(&intake, "none", answer::no_such(StatusCode::NOT_FOUND, "not_found", known))
+}
+
+async fn no_method(State(intake): State<Intake>) -> Response {
+    count(&intake, "none", answer::no_such(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes POST"))
+}
+
+fn counted(intake: &Intake, door: Door, response: Response) -> Response {
+    count(intake, door.as_str(), response)
+}
+
+fn count(intake: &Intake, door: &str, response: Response) -> Response {
+    intake.inner.metrics.requests.with_label_values(&[door, response.status().as_str()]).inc();
+    response
+}
+
+fn otlp_encoding(headers: &HeaderMap) -> Result<OtlpEncoding, Refusal> {
+    match media_type(headers) {
+        Some(media) if media.eq_ignore_ascii_case("application/x-protobuf") => Ok(OtlpEncoding::Protobuf),
+        Some(media) if media.eq_ignore_ascii_case("application/json") => Ok(OtlpEncoding::Json),
+        _ => Err(Refusal::Unsupported {
+            message: "the content type is neither application/x-protobuf nor application/json".to_owned(),
+        }),
+    }
+}
+
+fn otlp_meaning(headers: &HeaderMap) -> Result<Meant, Refusal> {
+    let format = match otlp_encoding(headers)? {
+        OtlpEncoding::Protobuf => Format::OtlpProtobuf,
+        OtlpEncoding::Json => Format::OtlpJson,
+    };
+    meaning(headers, format, None)
+}
+
+fn ndjson_meaning(headers: &HeaderMap) -> Result<Meant, Refusal> {
+    const TYPES: [&str; 4] = ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/json"];
+    one_of(headers, &TYPES)?;
+    meaning(headers, Format::Ndjson, None)
+}
+
+fn arrow_meaning(headers: &HeaderMap) -> Result<Meant, Refusal> {
+    one_of(headers, &["application/vnd.apache.arrow.stream"])?;
+    let stream = name(headers, &STREAM)?;
+    let missing = || Refusal::malformed(Reason::UnknownStream, "header airan-stream must name the stream of the rows");
+    meaning(headers, Format::ArrowIpc, Some(stream.ok_or_else(missing)?))
+}
+
+fn meaning(headers: &HeaderMap, format: Format, stream: Option<String>) -> Result<Meant, Refusal> {
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+    let encoding = Encoding::from_header(encodings.next().map(|value| value.as_bytes()))?;
+    if encodings.next().is_some() {
+        return Err(Refusal::Unsupported { message: "more than one content encoding".to_owned() });
+    }
+    Ok(Meant { format, encoding, stream, idempotency: name(headers, &IDEMPOTENCY_KEY)? })
+}
+
+fn one_of(headers: &HeaderMap, types: &[&str]) -> Result<(), Refusal> {
+    match media_type(headers) {
+        Some(media) if types.iter().any(|known| media.eq_ignore_ascii_case(known)) => Ok(()),
+        _ => Err(Refusal::Unsupported { message: format!("the content type is not one of {}", types.join(", ")) }),
+    }
+}
+
+fn name(headers: &HeaderMap, header: &HeaderName) -> Result<Option<String>, Refusal> {
+    let Some(value) = headers.get(header) else { return Ok(None) };
+    match value.to_str().map(str::trim) {
+        Ok(name) if !name.is_empty() && name.len() <= NAME_MAX => Ok(Some(name.to_owned())),
+        _ => Err(Refusal::malformed(
+            Reason::Malformed,
+            format!("header {header} must be 1 to {NAME_MAX} visible ASCII characters"),
+        )),
+    }
+}

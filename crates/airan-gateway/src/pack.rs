@@ -1,0 +1,89 @@
+//! From pieces of many requests to messages: one table per message, within the size a message may have.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use airan_model::message::Rows;
+use arrow::datatypes::FieldRef;
+use arrow::record_batch::RecordBatch;
+
+use crate::layout::{Columns, Layout, Place};
+
+/// Why some rows could not become a message.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub(crate) enum PackError {
+    /// A single row is larger than a message may be.
+    #[error("a row is larger than a message")]
+    RowTooLarge,
+    /// Arrow refused; with checked types it does not.
+    #[error("rows cannot be encoded: {0}")]
+    Encode(String),
+}
+
+/// A message, or why there is none, and the rows it is of: a range of all the rows that were packed, in their order.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    /// Rows, counted through all pieces.
+    pub rows: Range<usize>,
+    /// The message.
+    pub message: Result<Rows, PackError>,
+}
+
+/// Packs pieces, in their order, in as few messages as `message_max` bytes allow.
+pub(crate) fn pack(layout: &Layout, pieces: &[&Columns], message_max: usize) -> Vec<Packed> {
+    let mut packed = Vec::with_capacity(1);
+    let (mut done, mut start) = (0, 0);
+    while done < pieces.len() {
+        let (count, extras) = alike(&pieces[done..]);
+        let group = &pieces[done..done + count];
+        let rows: usize = group.iter().map(|piece| piece.rows).sum();
+        match layout.join(group, &extras) {
+            Ok(table) => encode(&layout.stream.name, &table, start, message_max, &mut packed),
+            Err(error) => {
+                packed.push(Packed { rows: start..start + rows, message: Err(PackError::Encode(error.to_string())) });
+            }
+        }
+        start += rows;
+        done += count;
+    }
+    packed
+}
+
+/// How many of the pieces, from the first on, agree about the types of columns the catalog does not know, and those columns
+/// by name. Known columns always agree: admission has checked them.
+fn alike(pieces: &[&Columns]) -> (usize, Vec<FieldRef>) {
+    let mut extras: Vec<FieldRef> = Vec::new();
+    for (count, piece) in pieces.iter().enumerate() {
+        let before = extras.clone();
+        for (place, _) in &piece.columns {
+            let Place::Extra(field) = place else { continue };
+            match extras.binary_search_by(|have| have.name().cmp(field.name())) {
+                Ok(found) if extras[found].data_type() == field.data_type() => {}
+                Ok(_) if count == 0 => {}
+                Ok(_) => return (count, before),
+                Err(missing) => {
+                    let bare = field.as_ref().clone().with_nullable(true).with_metadata(Default::default());
+                    extras.insert(missing, Arc::new(bare));
+                }
+            }
+        }
+    }
+    (pieces.len(), extras)
+}
+
+/// Encodes a table whose first row is row `start`, halving it until each message fits.
+fn encode(stream: &Arc<str>, table: &RecordBatch, start: usize, message_max: usize, packed: &mut Vec<Packed>) {
+    let rows = table.num_rows();
+    let message = match Rows::encode(stream, table) {
+        Ok(message) if message.payload.len() <= message_max => Ok(message),
+        Ok(_) if rows > 1 => {
+            let half = rows / 2;
+            encode(stream, &table.slice(0, half), start, message_max, packed);
+            encode(stream, &table.slice(half, rows - half), start + half, message_max, packed);
+            return;
+        }
+        Ok(_) => Err(PackError::RowTooLarge),
+        Err(error) => Err(PackError::Encode(error.to_string())),
+    };
+    packed.push(Packed { rows: start..start + rows, message });
+}

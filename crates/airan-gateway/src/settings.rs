@@ -1,0 +1,247 @@
+//! What the gateway can be told: plain data, filled from the configuration.
+//!
+//! There are no defaults here: `config/defaults.yaml` holds every one of them and the binary lays the user's file over it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use airan_model::limits::Limits;
+use airan_model::settings::{BytesSetting, DurationSetting};
+use serde::{Deserialize, Serialize};
+
+/// The `gateway` section.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Address of the HTTP door: OTLP/HTTP, NDJSON and Arrow.
+    pub http: SocketAddr,
+    /// Address of the OTLP/gRPC door.
+    pub grpc: SocketAddr,
+    /// Lets the doors listen on other than loopback addresses, where anyone who reaches them can write.
+    pub insecure: bool,
+    /// What one request may hold.
+    pub request: RequestSettings,
+    /// What all requests together may hold.
+    pub load: LoadSettings,
+    /// What one sender may send.
+    pub share: ShareSettings,
+    /// How rows of many requests become one message.
+    pub gather: GatherSettings,
+    /// Time between two ticks on each partition.
+    pub tick: DurationSetting,
+    /// How long a shutdown waits for requests under way.
+    pub drain: DurationSetting,
+}
+
+/// Limits on one request.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestSettings {
+    /// Size of a body, before and after decompression.
+    pub bytes: BytesSetting,
+    /// Samples (points) in it.
+    pub samples: usize,
+    /// Labels of one sample or point.
+    pub labels: usize,
+    /// Bytes of one label's name or value.
+    pub label_bytes: BytesSetting,
+    /// Nesting of values inside values.
+    pub depth: usize,
+    /// Time for a request, from its headers to the bus's acknowledgement of its rows.
+    pub timeout: DurationSetting,
+    /// Time for the next request's headers on an open connection.
+    pub header_timeout: DurationSetting,
+}
+
+/// Limits on all requests together. Over them the doors answer 503.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadSettings {
+    /// Open connections a door. Further ones wait in the listener's backlog.
+    pub connections: usize,
+    /// Requests under way.
+    pub requests: usize,
+    /// Bytes of bodies under way, after decompression.
+    pub bytes: BytesSetting,
+    /// What `Retry-After` says when the gateway or the bus is not able.
+    pub retry_after: DurationSetting,
+}
+
+/// A token bucket for each sender. Over it the doors answer 429.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareSettings {
+    /// Bytes a second, after decompression.
+    pub bytes_per_second: BytesSetting,
+    /// Bytes a sender may send at once after a pause.
+    pub burst: BytesSetting,
+}
+
+/// How rows are gathered, per partition and stream.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatherSettings {
+    /// Rows are sent when they reach this size in memory …
+    pub bytes: BytesSetting,
+    /// … or when the first of them has waited this long.
+    pub linger: DurationSetting,
+    /// A message is never larger than this. It must be under the topic's `max.message.bytes`.
+    pub message_bytes: BytesSetting,
+    /// Rows in memory that wait for the bus's acknowledgement. Over it the doors answer 503.
+    pub waiting_bytes: BytesSetting,
+    /// How long one message may wait for its acknowledgement before its outcome is unknown.
+    pub ack_timeout: DurationSetting,
+}
+
+/// Longest accepted duration: a longer one would overflow sums with the present.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A setting that cannot work.
+#[derive(Debug, thiserror::Error)]
+#[error("gateway.{setting}: {problem}")]
+pub struct SettingError {
+    setting: &'static str,
+    problem: String,
+}
+
+impl RequestSettings {
+    /// The same limits in the words of the decoders.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            request_bytes: self.bytes.size(),
+            labels_per_sample: self.labels,
+            label_bytes: self.label_bytes.size(),
+            samples_per_scrape: self.samples,
+            depth: self.depth,
+        }
+    }
+}
+
+impl Settings {
+    /// Refuses values with which the gateway could not work: zero limits, a message size under the gathering size, a door
+    /// on other than loopback without `insecure`.
+    pub fn check(&self) -> Result<(), SettingError> {
+        let refuse = |setting, problem: &str| Err(SettingError { setting, problem: problem.to_owned() });
+        for (setting, address) in [("http", self.http), ("grpc", self.grpc)] {
+            if !self.insecure && !address.ip().to_canonical().is_loopback() {
+                return refuse(
+                    setting,
+                    &format!(
+                        "{address} is not a loopback address and this door has no TLS: set `insecure: true` to accept rows \
+                         from anyone who reaches it"
+                    ),
+                );
+            }
+        }
+        for (setting, value) in [
+            ("request.bytes", self.request.bytes.get()),
+            ("request.samples", self.request.samples as u64),
+            ("request.labels", self.request.labels as u64),
+            ("request.label_bytes", self.request.label_bytes.get()),
+            ("request.depth", self.request.depth as u64),
+            ("load.connections", self.load.connections as u64),
+            ("load.requests", self.load.requests as u64),
+            ("load.bytes", self.load.bytes.get()),
+            ("share.bytes_per_second", self.share.bytes_per_second.get()),
+            ("share.burst", self.share.burst.get()),
+            ("gather.bytes", self.gather.bytes.get()),
+            ("gather.message_bytes", self.gather.message_bytes.get()),
+            ("gather.waiting_bytes", self.gather.waiting_bytes.get()),
+        ] {
+            if value == 0 {
+                return refuse(setting, "must not be zero");
+            }
+        }
+        for (setting, value) in [
+            ("request.timeout", &self.request.timeout),
+            ("request.header_timeout", &self.request.header_timeout),
+            ("load.retry_after", &self.load.retry_after),
+            ("gather.ack_timeout", &self.gather.ack_timeout),
+            ("tick", &self.tick),
+            ("drain", &self.drain),
+        ] {
+            if value.get().is_zero() || value.get() > LONGEST {
+                return refuse(setting, "must be more than zero and at most 24h");
+            }
+        }
+        if self.gather.linger.get() >= self.request.timeout.get() {
+            return refuse("gather.linger", "must be shorter than request.timeout");
+        }
+        if self.load.bytes.get() < self.request.bytes.get() {
+            return refuse("load.bytes", "must be at least request.bytes");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Settings for tests: free ports, short waits, the limits of DESIGN section 11.
+    pub(crate) fn settings() -> Settings {
+        Settings {
+            http: "127.0.0.1:0".parse().unwrap(),
+            grpc: "127.0.0.1:0".parse().unwrap(),
+            insecure: false,
+            request: RequestSettings {
+                bytes: bytes(16 << 20),
+                samples: 500_000,
+                labels: 64,
+                label_bytes: bytes(2048),
+                depth: 32,
+                timeout: millis(10_000),
+                header_timeout: millis(5_000),
+            },
+            load: LoadSettings { connections: 256, requests: 256, bytes: bytes(64 << 20), retry_after: millis(2_000) },
+            share: ShareSettings { bytes_per_second: bytes(1 << 30), burst: bytes(1 << 30) },
+            gather: GatherSettings {
+                bytes: bytes(256 << 10),
+                linger: millis(5),
+                message_bytes: bytes(900 << 10),
+                waiting_bytes: bytes(64 << 20),
+                ack_timeout: millis(5_000),
+            },
+            tick: millis(60_000),
+            drain: millis(5_000),
+        }
+    }
+
+    pub(crate) fn bytes(n: u64) -> BytesSetting {
+        BytesSetting::from(n)
+    }
+
+    pub(crate) fn millis(n: u64) -> DurationSetting {
+        DurationSetting::from(Duration::from_millis(n))
+    }
+
+    /// Scenario: a door on all interfaces, without and with `insecure`.
+    /// Guarantees: refused in one line that names the setting and the way out.
+    #[test]
+    fn a_door_beyond_loopback_needs_insecure() {
+        let mut open = settings();
+        open.grpc = "0.0.0.0:4317".parse().unwrap();
+        let line = open.check().unwrap_err().to_string();
+        assert!(line.contains("gateway.grpc") && line.contains("insecure: true"), "{line}");
+        open.insecure = true;
+        open.check().unwrap();
+        open.insecure = false;
+        open.grpc = "[::1]:4317".parse().unwrap();
+        open.check().unwrap();
+    }
+
+    /// Scenario: limits of zero, and a load limit under the size of one request.
+    /// Guarantees: each is refused by name.
+    #[test]
+    fn limits_that_cannot_work_are_refused() {
+        let mut zero = settings();
+        zero.gather.waiting_bytes = bytes(0);
+        assert!(zero.check().unwrap_err().to_string().contains("gather.waiting_bytes"));
+        let mut small = settings();
+        small.load.bytes = bytes(1);
+        assert!(small.check().unwrap_err().to_string().contains("load.bytes"));
+        let mut slow = settings();
+        slow.gather.linger = millis(20_000);
+        assert!(slow.check().unwrap_err().to_string().contains("gather.linger"));
+    }
+}
