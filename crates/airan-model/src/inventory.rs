@@ -95,8 +95,8 @@ impl Inventory {
     /// Reads a file. Refused, with its place: a region, site or node named twice, an empty name, an unknown key.
     pub fn load(path: impl AsRef<Path>) -> Result<Inventory, InventoryError> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| InventoryError::Read { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| InventoryError::Read { path: path.to_owned(), source })?;
         Inventory::parse(&path.display().to_string(), &text)
     }
 
@@ -183,14 +183,18 @@ mod tests {
         let head = "regions:\n  - name: r\n    jurisdiction: de\n    sites:\n";
         for (tail, expected) in [
             ("      - name: a\n      - name: a\n", "f.yaml:6:15: site `a` stands already in line 5"),
-            ("      - {name: a, nodes: [x]}\n      - {name: b, nodes: [x]}\n", "f.yaml:6:27: node `x` stands already in line 5"),
+            (
+                "      - {name: a, nodes: [x]}\n      - {name: b, nodes: [x]}\n",
+                "f.yaml:6:27: node `x` stands already in line 5",
+            ),
             ("      - name: ''\n", "f.yaml:5:15: a site needs a name"),
-            ("  - {name: r, jurisdiction: fr}\n", "f.yaml:5:12: region `r` stands already in line 2"),
+            ("      []\n  - {name: r, jurisdiction: fr}\n", "f.yaml:6:12: region `r` stands already in line 2"),
         ] {
             let error = Inventory::parse("f.yaml", &format!("{head}{tail}")).unwrap_err();
             assert_eq!(error.to_string(), expected);
         }
-        let unknown = Inventory::parse("f.yaml", &format!("{head}      - name: a\n        node: [x]\n")).unwrap_err().to_string();
+        let unknown =
+            Inventory::parse("f.yaml", &format!("{head}      - name: a\n        node: [x]\n")).unwrap_err().to_string();
         assert!(unknown.starts_with("f.yaml:6:9: ") && unknown.contains("node"), "{unknown}");
         let double_key = Inventory::parse("f.yaml", "regions: []\nregions: []\n").unwrap_err().to_string();
         assert!(double_key.starts_with("f.yaml:2:1: "), "{double_key}");

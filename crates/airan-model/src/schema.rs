@@ -46,10 +46,8 @@ pub fn timestamp_type() -> DataType {
 
 /// `Map<Utf8, Utf8>`: entries named `entries`, `keys` (never null), `values` (nullable), not sorted.
 pub fn attributes_type() -> DataType {
-    let entries = Fields::from(vec![
-        Field::new("keys", DataType::Utf8, false),
-        Field::new("values", DataType::Utf8, true),
-    ]);
+    let entries =
+        Fields::from(vec![Field::new("keys", DataType::Utf8, false), Field::new("values", DataType::Utf8, true)]);
     DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entries), false)), false)
 }
 

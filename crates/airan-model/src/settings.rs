@@ -225,9 +225,14 @@ mod tests {
 
     #[test]
     fn durations_are_read_and_written_in_their_largest_whole_unit() {
-        for (text, micros, back) in
-            [("10s", 10_000_000, "10s"), ("120s", 120_000_000, "2m"), ("7d", 604_800_000_000, "7d"), ("250ms", 250_000, "250ms"), ("0s", 0, "0s"), ("15us", 15, "15us")]
-        {
+        for (text, micros, back) in [
+            ("10s", 10_000_000, "10s"),
+            ("120s", 120_000_000, "2m"),
+            ("7d", 604_800_000_000, "7d"),
+            ("250ms", 250_000, "250ms"),
+            ("0s", 0, "0s"),
+            ("15us", 15, "15us"),
+        ] {
             let read: DurationSetting = text.parse().unwrap();
             assert_eq!((read.micros(), read.to_string().as_str()), (micros, back), "{text}");
         }
@@ -238,9 +243,13 @@ mod tests {
 
     #[test]
     fn sizes_are_read_and_written_in_their_largest_whole_unit() {
-        for (text, bytes, back) in
-            [("16MiB", 16 << 20, "16MiB"), ("1500", 1500, "1500B"), ("2KB", 2000, "2000B"), ("4096KiB", 4 << 20, "4MiB"), ("0", 0, "0B")]
-        {
+        for (text, bytes, back) in [
+            ("16MiB", 16 << 20, "16MiB"),
+            ("1500", 1500, "1500B"),
+            ("2KB", 2000, "2000B"),
+            ("4096KiB", 4 << 20, "4MiB"),
+            ("0", 0, "0B"),
+        ] {
             let read: BytesSetting = text.parse().unwrap();
             assert_eq!((read.get(), read.to_string().as_str()), (bytes, back), "{text}");
         }

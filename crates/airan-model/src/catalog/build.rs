@@ -1,26 +1,531 @@
-use super::Catalog;
-use crate::Place;
+//! From the catalog's files to a [`Catalog`], refusing whatever contradicts itself.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_saphyr::Spanned;
+
+use super::conform::Nulls;
+use super::file::{CombineText, File, KindText, MetricText, SourceText, StreamText, TypeText};
+use super::stream::derived_columns;
+use super::{
+    Catalog, Column, ColumnType, Combine, EntityColumn, EntitySource, FieldClasses, Kind, MappingSource, MetricMapping,
+    Stream, Target,
+};
+use crate::schema;
+use crate::unit::{self, Unit};
+use crate::yaml::{self, Place};
+
 /// Why a catalog was refused. Nothing of it is used.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
     /// A file or folder cannot be read.
-    #[error("cannot read {path}")]
-    Read { /// The path.
-        path: std::path::PathBuf, /// Why.
-        source: std::io::Error },
+    #[error("cannot read catalog {path}")]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A file is not YAML, or has keys or values no catalog has.
     #[error("{place}: {reason}")]
-    Yaml { /// Where.
-        place: Place, /// What is wrong.
-        reason: String },
+    Yaml {
+        /// Where.
+        place: Place,
+        /// What is wrong.
+        reason: String,
+    },
     /// The catalog contradicts itself.
     #[error("{place}: {problem}")]
-    Refused { /// Where.
-        place: Place, /// What is wrong.
-        problem: Problem },
+    Refused {
+        /// Where.
+        place: Place,
+        /// What is wrong.
+        problem: Problem,
+    },
 }
+
 /// What a catalog may not hold.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum Problem { /// x
-#[error("x")] X }
-pub(super) fn build(_files: Vec<(String, String)>) -> Result<Catalog, CatalogError> { todo!() }
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// A name that cannot be one: of a stream, column or entity column.
+    #[error("`{0}` is no name: write lower-case letters, digits and `_`, beginning with a letter")]
+    Name(String),
+    /// Two things of one name.
+    #[error("{what} `{name}` stands already at {first}")]
+    Duplicate {
+        /// Stream, column, source, field or metric.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Where the first stands.
+        first: Place,
+    },
+    /// A column whose name every stream has, or that another column adds.
+    #[error("`{0}` is the name of a column that every stream has or that another column adds")]
+    Reserved(String),
+    /// A column given again with another type, kind or unit.
+    #[error("column `{name}` is {before} at {first} and {now} here: a column's type never changes, add a new one")]
+    ChangedType {
+        /// `stream.column`
+        name: String,
+        /// What it was.
+        before: String,
+        /// Where it was that.
+        first: Place,
+        /// What it is here.
+        now: String,
+    },
+    /// A stream without `meaning` and `period`, or that gets entity columns in a second file.
+    #[error("stream `{name}` {reason}")]
+    Incomplete {
+        /// The stream.
+        name: String,
+        /// What is missing or too much.
+        reason: &'static str,
+    },
+    /// A type that does not go with a kind.
+    #[error("a {kind} cannot be of type {ty}")]
+    KindAndType {
+        /// The kind.
+        kind: &'static str,
+        /// The type.
+        ty: &'static str,
+    },
+    /// A target that is not `stream.column`.
+    #[error("`{0}` is no target: write `stream.column`")]
+    Target(String),
+    /// No stream of that name.
+    #[error("no stream `{name}`{}", did_you_mean(.near))]
+    UnknownStream {
+        /// The name.
+        name: String,
+        /// The nearest there is.
+        near: Option<String>,
+    },
+    /// The stream has no column of that name.
+    #[error("no column `{name}` in {stream}{}", did_you_mean(.near))]
+    UnknownColumn {
+        /// The stream, or the streams a source fills.
+        stream: String,
+        /// The name.
+        name: String,
+        /// The nearest there is.
+        near: Option<String>,
+    },
+    /// No unit of that name.
+    #[error("no conversion for unit `{name}`{}", did_you_mean(.near))]
+    UnknownUnit {
+        /// The name.
+        name: String,
+        /// The nearest there is.
+        near: Option<String>,
+    },
+    /// A unit that measures something else than the column.
+    #[error("no conversion from {from} to the column's {to}")]
+    NoConversion {
+        /// The foreign unit.
+        from: String,
+        /// The column's unit.
+        to: Unit,
+    },
+    /// A column's own unit must be a base unit.
+    #[error("columns are kept in base units: write `{base}` instead of `{name}`")]
+    NotBaseUnit {
+        /// The unit.
+        name: String,
+        /// Its base unit.
+        base: Unit,
+    },
+    /// A measured column needs the unit of what is mapped to it.
+    #[error("the unit of `{metric}` is missing: its column is in {unit}")]
+    NoUnit {
+        /// The foreign name.
+        metric: String,
+        /// The column's unit.
+        unit: Unit,
+    },
+    /// Two metrics that would fill one column at the same time.
+    #[error("`{metric}` fills the column that `{other}` at {first} fills already: give `when` or `combine`")]
+    TwoMetrics {
+        /// The foreign name.
+        metric: String,
+        /// The other foreign name.
+        other: String,
+        /// Where the other stands.
+        first: Place,
+    },
+    /// A target after one that takes everything.
+    #[error("`{metric}` never comes here: its target at {first} has no `when`")]
+    Unreachable {
+        /// The foreign name.
+        metric: String,
+        /// The target that takes everything.
+        first: Place,
+    },
+    /// Text needs names for numbers, and nothing else may have them.
+    #[error("`values` go with a text column, and a text column needs them")]
+    Values,
+    /// A field class that holds no word.
+    #[error("`{0}` names no field")]
+    NoField(String),
+}
+
+fn did_you_mean(near: &Option<String>) -> String {
+    near.as_ref().map(|name| format!(", did you mean `{name}`?")).unwrap_or_default()
+}
+
+/// Builds a catalog from files, given by name and text.
+pub(super) fn build(files: Vec<(String, String)>) -> Result<Catalog, CatalogError> {
+    let mut read = Vec::with_capacity(files.len());
+    for (name, text) in files {
+        let file: File = yaml::read(&name, &text).map_err(|(place, reason)| CatalogError::Yaml { place, reason })?;
+        read.push((name, file));
+    }
+    let streams = streams(&read)?;
+    let mut catalog =
+        Catalog { streams, sources: Vec::new(), metrics: HashMap::default(), fields: FieldClasses::default() };
+    let mut sources = Names::new("source");
+    let mut mapped = Mapped::default();
+    let mut fields = Names::new("field");
+    for (file, content) in &read {
+        for text in &content.sources {
+            sources.add(file, &text.name)?;
+            let source = Arc::new(source(file, text, &catalog)?);
+            for metric in &text.metrics {
+                add_metric(file, metric, &source, &mut catalog, &mut mapped)?;
+            }
+            catalog.sources.push(source);
+        }
+        for field in &content.drop_fields {
+            fields.add(file, field)?;
+            if !catalog.fields.drop(&field.value) {
+                return Err(refuse(file, field, Problem::NoField(field.value.clone())));
+            }
+        }
+    }
+    Ok(catalog)
+}
+
+fn refuse<T>(file: &str, at: &Spanned<T>, problem: Problem) -> CatalogError {
+    CatalogError::Refused { place: Place::of(file, at), problem }
+}
+
+/// Names that may occur once, with where they did.
+struct Names {
+    what: &'static str,
+    seen: HashMap<String, Place>,
+}
+
+impl Names {
+    fn new(what: &'static str) -> Names {
+        Names { what, seen: HashMap::new() }
+    }
+
+    fn add(&mut self, file: &str, name: &Spanned<String>) -> Result<(), CatalogError> {
+        match self.seen.insert(name.value.clone(), Place::of(file, name)) {
+            None => Ok(()),
+            Some(first) => {
+                let problem = Problem::Duplicate { what: self.what, name: name.value.clone(), first };
+                Err(refuse(file, name, problem))
+            }
+        }
+    }
+}
+
+fn checked_name(file: &str, name: &Spanned<String>) -> Result<(), CatalogError> {
+    let mut chars = name.value.chars();
+    let first = chars.next().is_some_and(|c| c.is_ascii_lowercase());
+    if first && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+        return Ok(());
+    }
+    Err(refuse(file, name, Problem::Name(name.value.clone())))
+}
+
+/// A stream while its files are read.
+struct Draft {
+    name: String,
+    meaning: String,
+    period: std::time::Duration,
+    entity: Vec<EntityColumn>,
+    columns: Vec<(Column, Place)>,
+    // Every name taken, with where.
+    taken: HashMap<String, Place>,
+}
+
+fn streams(files: &[(String, File)]) -> Result<Vec<Arc<Stream>>, CatalogError> {
+    let mut drafts: Vec<Draft> = Vec::new();
+    for (file, content) in files {
+        for text in &content.streams {
+            let at = match drafts.iter().position(|draft| draft.name == text.name.value) {
+                Some(at) if text.entity.is_empty() && text.period.is_none() && text.meaning.is_none() => at,
+                Some(_) => {
+                    let reason = "is described already: here it may only get `columns`";
+                    return Err(refuse(
+                        file,
+                        &text.name,
+                        Problem::Incomplete { name: text.name.value.clone(), reason },
+                    ));
+                }
+                None => {
+                    drafts.push(draft(file, text)?);
+                    drafts.len() - 1
+                }
+            };
+            add_columns(file, text, &mut drafts[at])?;
+        }
+    }
+    let nulls = Arc::new(Nulls::default());
+    let finish = |draft: Draft| {
+        let columns = draft.columns.into_iter().map(|(column, _)| column).collect();
+        Arc::new(Stream::new(&draft.name, draft.meaning, draft.period, draft.entity, columns, Arc::clone(&nulls)))
+    };
+    Ok(drafts.into_iter().map(finish).collect())
+}
+
+fn draft(file: &str, text: &StreamText) -> Result<Draft, CatalogError> {
+    checked_name(file, &text.name)?;
+    let (Some(meaning), Some(period)) = (&text.meaning, text.period) else {
+        let reason = "needs `meaning` and `period`";
+        return Err(refuse(file, &text.name, Problem::Incomplete { name: text.name.value.clone(), reason }));
+    };
+    let mut draft = Draft {
+        name: text.name.value.clone(),
+        meaning: meaning.clone(),
+        period: period.get(),
+        entity: Vec::new(),
+        columns: Vec::new(),
+        taken: HashMap::new(),
+    };
+    for entity in &text.entity {
+        checked_name(file, &entity.name)?;
+        take(&mut draft, file, &entity.name, entity.name.value.clone())?;
+        draft.entity.push(EntityColumn { name: entity.name.value.clone(), meaning: entity.meaning.clone() });
+    }
+    Ok(draft)
+}
+
+/// Takes a name within a stream; `at` is what it is taken for.
+fn take(draft: &mut Draft, file: &str, at: &Spanned<String>, name: String) -> Result<(), CatalogError> {
+    if schema::envelope_type(&name).is_some() {
+        return Err(refuse(file, at, Problem::Reserved(name)));
+    }
+    match draft.taken.insert(name.clone(), Place::of(file, at)) {
+        None => Ok(()),
+        Some(_) if name != at.value => Err(refuse(file, at, Problem::Reserved(name))),
+        Some(first) => Err(refuse(file, at, Problem::Duplicate { what: "column", name, first })),
+    }
+}
+
+fn add_columns(file: &str, text: &StreamText, draft: &mut Draft) -> Result<(), CatalogError> {
+    for column_text in &text.columns {
+        let name = &column_text.name;
+        checked_name(file, name)?;
+        let kind = match column_text.kind {
+            KindText::Gauge => Kind::Gauge,
+            KindText::Counter => Kind::Counter,
+            KindText::Histogram => Kind::Histogram,
+            KindText::State => Kind::State,
+        };
+        let ty = match (column_text.ty, kind) {
+            (Some(TypeText::Float), _) => ColumnType::Float,
+            (Some(TypeText::Int), _) => ColumnType::Int,
+            (Some(TypeText::Text), _) => ColumnType::Text,
+            (Some(TypeText::Histogram), _) | (None, Kind::Histogram) => ColumnType::Histogram,
+            (None, Kind::State) => ColumnType::Text,
+            (None, Kind::Gauge | Kind::Counter) => ColumnType::Float,
+        };
+        let fits = match kind {
+            Kind::Gauge => ty != ColumnType::Text,
+            Kind::Counter => matches!(ty, ColumnType::Float | ColumnType::Int),
+            Kind::Histogram => ty == ColumnType::Histogram,
+            Kind::State => ty != ColumnType::Histogram,
+        };
+        if !fits {
+            return Err(refuse(file, name, Problem::KindAndType { kind: kind.as_str(), ty: ty.as_str() }));
+        }
+        let unit = base_unit(file, &column_text.unit)?;
+        let meaning = column_text.meaning.clone();
+        let column = Column { name: name.value.clone(), kind, ty, unit, meaning };
+        if let Some((before, first)) = draft.columns.iter().find(|(before, _)| before.name == column.name) {
+            let shape = |c: &Column| format!("a {} of type {} in {}", c.kind.as_str(), c.ty.as_str(), c.unit);
+            if shape(before) != shape(&column) {
+                let name_of = format!("{}.{}", draft.name, column.name);
+                let (before, first, now) = (shape(before), first.clone(), shape(&column));
+                return Err(refuse(file, name, Problem::ChangedType { name: name_of, before, first, now }));
+            }
+        }
+        take(draft, file, name, column.name.clone())?;
+        for (derived, ..) in derived_columns(&column) {
+            take(draft, file, name, derived)?;
+        }
+        draft.columns.push((column, Place::of(file, name)));
+    }
+    Ok(())
+}
+
+fn base_unit(file: &str, name: &Spanned<String>) -> Result<Unit, CatalogError> {
+    match (Unit::named(&name.value), unit::conversion(&name.value)) {
+        (Some(unit), _) => Ok(unit),
+        (None, Some((base, _))) => Err(refuse(file, name, Problem::NotBaseUnit { name: name.value.clone(), base })),
+        (None, None) => Err(refuse(file, name, unknown_unit(&name.value))),
+    }
+}
+
+fn unknown_unit(name: &str) -> Problem {
+    let near = yaml::nearest(name, unit::known_units()).map(str::to_owned);
+    Problem::UnknownUnit { name: name.to_owned(), near }
+}
+
+/// The stream and the rest of `stream.column`.
+fn target_stream<'a, 'c>(
+    file: &str,
+    target: &'a Spanned<String>,
+    catalog: &'c Catalog,
+) -> Result<(&'c Arc<Stream>, &'a str), CatalogError> {
+    let Some((stream_name, column)) = target.value.split_once('.') else {
+        return Err(refuse(file, target, Problem::Target(target.value.clone())));
+    };
+    let stream = catalog.stream(stream_name).ok_or_else(|| {
+        let near = yaml::nearest(stream_name, catalog.streams().map(|stream| &*stream.name)).map(str::to_owned);
+        refuse(file, target, Problem::UnknownStream { name: stream_name.to_owned(), near })
+    })?;
+    Ok((stream, column))
+}
+
+fn unknown_column<'a>(stream: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Problem {
+    let near = yaml::nearest(name, known).map(str::to_owned);
+    Problem::UnknownColumn { stream: stream.to_owned(), name: name.to_owned(), near }
+}
+
+fn source(file: &str, text: &SourceText, catalog: &Catalog) -> Result<MappingSource, CatalogError> {
+    let mut entity = Vec::new();
+    let mut once = Names::new("entity column");
+    for from in &text.entity {
+        once.add(file, &from.column)?;
+        let (stream, name) = target_stream(file, &from.column, catalog)?;
+        let column = stream.entity_index(name).ok_or_else(|| {
+            let known = stream.entity.iter().map(|entity| entity.name.as_str());
+            refuse(file, &from.column, unknown_column(&stream.name, name, known))
+        })?;
+        let (labels, constant) = (from.from.clone(), from.constant.clone());
+        entity.push(EntitySource { stream: Arc::clone(&stream.name), column, labels, constant });
+    }
+    let mut columns = Vec::new();
+    for label in &text.columns {
+        let text_columns = || {
+            let all = catalog.streams().flat_map(|stream| &stream.columns);
+            all.filter(|column| column.ty == ColumnType::Text).map(|column| column.name.as_str())
+        };
+        if !text_columns().any(|name| name == label.to.value) {
+            return Err(refuse(
+                file,
+                &label.to,
+                unknown_column("the text columns of any stream", &label.to.value, text_columns()),
+            ));
+        }
+        columns.push((label.label.clone(), label.to.value.clone()));
+    }
+    Ok(MappingSource {
+        name: text.name.value.clone(),
+        meaning: text.meaning.clone(),
+        entity,
+        node: text.node.clone(),
+        columns,
+        ignore: text.ignore.clone(),
+        sentinels: text.sentinels.clone(),
+    })
+}
+
+type When = Vec<(String, String)>;
+
+/// What is mapped already, to find two for one.
+#[derive(Default)]
+struct Mapped {
+    // By foreign name: where each of its conditions stands.
+    conditions: HashMap<String, Vec<(When, Place)>>,
+    // By source, stream, column and condition: the foreign name and where it stands.
+    filled: HashMap<(String, String, usize, When), (String, Place)>,
+}
+
+fn add_metric(
+    file: &str,
+    text: &MetricText,
+    source: &Arc<MappingSource>,
+    catalog: &mut Catalog,
+    mapped: &mut Mapped,
+) -> Result<(), CatalogError> {
+    let name = &text.name.value;
+    let place = Place::of(file, &text.name);
+    let target = target(file, text, catalog)?;
+
+    let earlier = mapped.conditions.entry(name.clone()).or_default();
+    let other_source = catalog.metrics.get(name).is_some_and(|mapping| mapping.source.name != source.name);
+    let same = earlier.iter().find(|(when, _)| other_source || *when == target.when);
+    if let Some((_, first)) = same {
+        let problem = Problem::Duplicate { what: "metric", name: name.clone(), first: first.clone() };
+        return Err(refuse(file, &text.name, problem));
+    }
+    if let Some((_, first)) = earlier.iter().find(|(when, _)| when.is_empty()) {
+        return Err(refuse(file, &text.name, Problem::Unreachable { metric: name.clone(), first: first.clone() }));
+    }
+    earlier.push((target.when.clone(), place.clone()));
+
+    if target.combine == Combine::Only {
+        let cell = (source.name.clone(), target.stream.name.to_string(), target.column, target.when.clone());
+        if let Some((other, first)) = mapped.filled.insert(cell, (name.clone(), place)) {
+            return Err(refuse(file, &text.name, Problem::TwoMetrics { metric: name.clone(), other, first }));
+        }
+    }
+
+    let mut targets = catalog.metrics.get(name).map(|mapping| mapping.targets.clone()).unwrap_or_default();
+    targets.push(target);
+    let mapping = MetricMapping { name: name.clone(), source: Arc::clone(source), targets };
+    catalog.metrics.insert(name.clone(), Arc::new(mapping));
+    Ok(())
+}
+
+fn target(file: &str, text: &MetricText, catalog: &Catalog) -> Result<Target, CatalogError> {
+    let (stream, column_name) = target_stream(file, &text.to, catalog)?;
+    let index = stream.column_index(column_name).ok_or_else(|| {
+        let known = stream.columns.iter().map(|column| column.name.as_str());
+        refuse(file, &text.to, unknown_column(&stream.name, column_name, known))
+    })?;
+    let column = &stream.columns[index];
+    let scale = match &text.unit {
+        None if matches!(column.unit, Unit::None | Unit::Count) => 1.0,
+        None => {
+            let problem = Problem::NoUnit { metric: text.name.value.clone(), unit: column.unit };
+            return Err(refuse(file, &text.name, problem));
+        }
+        Some(unit) => match unit::conversion(&unit.value) {
+            Some((base, scale)) if base == column.unit => scale,
+            Some(_) => {
+                let problem = Problem::NoConversion { from: unit.value.clone(), to: column.unit };
+                return Err(refuse(file, unit, problem));
+            }
+            None => return Err(refuse(file, unit, unknown_unit(&unit.value))),
+        },
+    };
+    if text.values.is_some() != (column.ty == ColumnType::Text) {
+        return Err(refuse(file, &text.name, Problem::Values));
+    }
+    Ok(Target {
+        stream: Arc::clone(stream),
+        column: index,
+        when: text.when.clone().into_iter().collect(),
+        scale,
+        combine: match text.combine {
+            None => Combine::Only,
+            Some(CombineText::Sum) => Combine::Sum,
+            Some(CombineText::Max) => Combine::Max,
+            Some(CombineText::Min) => Combine::Min,
+        },
+        values: text.values.clone().map(|values| values.into_iter().collect()),
+    })
+}
+
+#[cfg(test)]
+#[path = "build_tests.rs"]
+mod tests;

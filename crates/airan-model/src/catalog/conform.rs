@@ -31,6 +31,18 @@ pub enum ConformError {
         /// Its type in the rows.
         found: DataType,
     },
+    /// A known column is stored in another unit.
+    #[error("column `{column}` of stream `{stream}` is in {found}, not {expected}")]
+    Unit {
+        /// The stream.
+        stream: String,
+        /// The column.
+        column: String,
+        /// Its unit in the catalog.
+        expected: String,
+        /// Its unit in the store.
+        found: String,
+    },
     /// A column occurs twice.
     #[error("column `{column}` occurs twice")]
     Twice {
@@ -118,7 +130,33 @@ impl Stream {
             Arc::new(Schema::new(fields))
         };
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        RecordBatch::try_new_with_options(schema, columns, &options).map_err(|error| ConformError::Batch(error.to_string()))
+        RecordBatch::try_new_with_options(schema, columns, &options)
+            .map_err(|error| ConformError::Batch(error.to_string()))
+    }
+
+    /// Whether rows stored under `stored` can stand beside this stream's: no known column may have changed its type or unit.
+    ///
+    /// Columns that only one of the two has are no fault: schemas grow.
+    pub fn accepts(&self, stored: &Schema) -> Result<(), ConformError> {
+        for before in stored.fields() {
+            let Some(now) = self.place_of(before.name()).map(|place| self.schema().field(place)) else { continue };
+            if now.data_type() != before.data_type() {
+                return Err(ConformError::Type {
+                    stream: self.name.to_string(),
+                    column: before.name().clone(),
+                    expected: now.data_type().clone(),
+                    found: before.data_type().clone(),
+                });
+            }
+            let unit = |field: &Field| field.metadata().get("unit").cloned();
+            if let (Some(stored), Some(expected)) = (unit(before), unit(now))
+                && stored != expected
+            {
+                let (stream, column) = (self.name.to_string(), before.name().clone());
+                return Err(ConformError::Unit { stream, column, expected, found: stored });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -170,10 +208,30 @@ mod tests {
         let wrong: ArrayRef = Arc::new(Int64Array::from(vec![1]));
         let error = stream.conform(&batch(vec![("utilization", wrong)])).unwrap_err();
         assert_eq!(error.to_string(), "column `utilization` of stream `accelerator` is Int64, not Float64");
-        let twice = stream.conform(&batch(vec![("node", new_null_array(&DataType::Utf8, 1)), ("node", new_null_array(&DataType::Utf8, 1))]));
+        let twice = stream.conform(&batch(vec![
+            ("node", new_null_array(&DataType::Utf8, 1)),
+            ("node", new_null_array(&DataType::Utf8, 1)),
+        ]));
         assert_eq!(twice, Err(ConformError::Twice { column: "node".into() }));
         let twice = stream.conform(&batch(vec![("what", floats(1)), ("what", floats(1))]));
         assert_eq!(twice, Err(ConformError::Twice { column: "what".into() }));
+    }
+
+    #[test]
+    fn a_stored_column_of_another_type_or_unit_is_refused() {
+        let catalog = Catalog::builtin().unwrap();
+        let stream = catalog.stream("accelerator").unwrap();
+        assert_eq!(stream.accepts(stream.schema()), Ok(()));
+        let stored = |ty: DataType, unit: &str| {
+            let metadata = [("unit".to_owned(), unit.to_owned())].into_iter().collect();
+            Schema::new(vec![
+                Field::new("power_watts", ty, true).with_metadata(metadata),
+                Field::new("gone", DataType::Int8, true),
+            ])
+        };
+        assert_eq!(stream.accepts(&stored(DataType::Float64, "watts")), Ok(()));
+        assert!(matches!(stream.accepts(&stored(DataType::Int64, "watts")), Err(ConformError::Type { .. })));
+        assert!(matches!(stream.accepts(&stored(DataType::Float64, "joules")), Err(ConformError::Unit { .. })));
     }
 
     #[test]

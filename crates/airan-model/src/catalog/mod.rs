@@ -107,7 +107,7 @@ pub struct MappingSource {
     pub node: Vec<String>,
     /// Labels kept as text columns, where the target's stream has a text column of that name.
     pub columns: Vec<(String, String)>,
-    /// Labels not kept, not even in `attributes`.
+    /// Labels not kept in the `attributes` of a row of a known stream. A row of `sample` keeps every label.
     pub ignore: Vec<String>,
     /// Numbers that mean "no value". Compared with the foreign value, before scaling.
     pub sentinels: Vec<f64>,
@@ -127,7 +127,7 @@ pub struct EntitySource {
     pub stream: Arc<str>,
     /// Index in [`Stream::entity`].
     pub column: usize,
-    /// Labels that give the value; the first present and not empty wins. These labels are used up: they are not kept.
+    /// Labels that give the value; the first present and not empty wins. That label is used up: it is not kept.
     pub labels: Vec<String>,
     /// The value where no label gives one; null without it.
     pub constant: Option<String>,

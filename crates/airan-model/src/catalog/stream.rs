@@ -84,8 +84,6 @@ pub struct Column {
     pub unit: Unit,
     /// What it means, in a sentence.
     pub meaning: String,
-    /// False for a histogram that is complete in itself, so that nothing is to be added to its row (`sample`).
-    pub rises: bool,
 }
 
 /// A column that is part of who the row is about: always Utf8, nullable.
@@ -132,7 +130,7 @@ impl Stream {
     }
 
     /// The table's full schema: `ts, received_at, region, site, node, start_ts`, entity columns, value columns (each counter
-    /// `c` followed by `c_increase` and `c_increase_seconds`, Float64; each rising histogram `h` by `h_increase`, a histogram,
+    /// `c` followed by `c_increase` and `c_increase_seconds`, Float64; each histogram of kind histogram `h` by `h_increase`, a histogram,
     /// and `h_increase_seconds`), `clock, source, batch, seq, attributes`.
     ///
     /// Fields are nullable and carry `unit`, `kind` and `meaning` as metadata.
@@ -163,10 +161,10 @@ impl Stream {
 
 /// The names a column adds to the schema after its own.
 pub(super) fn derived_columns(column: &Column) -> Vec<(String, DataType, Unit)> {
-    let increase = match (column.kind, column.rises) {
-        (Kind::Counter, _) => DataType::Float64,
-        (Kind::Histogram, true) => schema::histogram_type(),
-        _ => return Vec::new(),
+    let increase = match column.kind {
+        Kind::Counter => DataType::Float64,
+        Kind::Histogram => schema::histogram_type(),
+        Kind::Gauge | Kind::State => return Vec::new(),
     };
     vec![
         (format!("{}{}", column.name, schema::INCREASE), increase, column.unit),
