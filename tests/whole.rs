@@ -1,1 +1,9 @@
-//! Whole-path tests.
+//! Whole-path tests: real airan processes, told apart from the outside only.
+//!
+//! They prove what no crate can show alone: that rows pushed or scraped reach the lake and the metrics once, over kills and
+//! restarts, that bad input harms nobody else, and that the sums of the design add up at the end of every run.
+
+mod whole {
+    mod architecture;
+    mod site;
+}

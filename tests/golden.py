@@ -1,0 +1,507 @@
+"""The golden inputs of the shipped pipelines, and their answers from a second implementation.
+
+usage: golden.py            checks that pipelines/*/{input,expected}.ndjson are what this script says
+       golden.py --write    writes them
+
+The answers do not come from airan: this is a plain reading of the rules, row by row, with no DataFusion in it. Rules: a row
+is known by (node, stream, batch, seq); counters and histograms rise as `rise` says; the watermark of a stream is the least
+newest time over its live nodes, less the lateness; a window closes when the watermark of all its streams passes its end; a
+row of a closed window is late and changes nothing.
+"""
+
+import json
+import os
+import sys
+from datetime import datetime, timedelta, timezone
+
+T0 = datetime(2026, 1, 1, tzinfo=timezone.utc)
+SECOND = 1_000_000
+LATENESS = 10 * SECOND
+PERIODS = {"accelerator": 30, "inference": 15, "timing": 30, "link": 15, "host": 15}
+ENTITY = {
+    "accelerator": ["device", "slice", "core"],
+    "inference": ["server", "model", "engine"],
+    "timing": ["process", "interface", "reference"],
+    "link": ["interface"],
+    "host": [],
+}
+COUNTERS = {
+    "accelerator": ["energy_joules"],
+    "inference": ["generation_tokens", "prompt_tokens"],
+    "timing": ["process_restarts"],
+    "link": ["rx_bytes", "tx_bytes", "rx_errors", "tx_errors", "rx_drops", "tx_drops"],
+    "host": ["cpu_user_seconds", "cpu_nice_seconds", "cpu_system_seconds", "cpu_idle_seconds", "cpu_iowait_seconds",
+             "cpu_irq_seconds", "cpu_softirq_seconds", "cpu_steal_seconds", "disk_read_bytes", "disk_written_bytes"],
+}
+HISTOGRAMS = {"inference": ["time_to_first_token_seconds", "time_per_output_token_seconds", "inter_token_latency_seconds",
+                            "queue_time_seconds"]}
+
+
+# --- input -------------------------------------------------------------------------------------------------------------
+
+
+def stamp(seconds):
+    """RFC 3339 of `seconds` after T0."""
+    return (T0 + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S.%f").rstrip("0").rstrip(".") + "Z"
+
+
+def micros(text):
+    """Microseconds since 1970 of an RFC 3339 time."""
+    text = text[:-1]
+    form = "%Y-%m-%dT%H:%M:%S.%f" if "." in text else "%Y-%m-%dT%H:%M:%S"
+    since = datetime.strptime(text, form).replace(tzinfo=timezone.utc) - datetime(1970, 1, 1, tzinfo=timezone.utc)
+    return (since.days * 86400 + since.seconds) * SECOND + since.microseconds
+
+
+SITES = {"edge-m1": ("madrid-01", "eu-south"), "edge-m2": ("madrid-01", "eu-south"), "edge-o1": ("oslo-02", "eu-north")}
+
+
+def row(stream, second, node, **values):
+    """One input row; the site follows from the node."""
+    site, region = SITES[node]
+    return {"stream": stream, "ts": stamp(second), "site": site, "region": region, "node": node, **values}
+
+
+def histogram(bounds, counts, total):
+    """A histogram value: counts per bucket, the last one beyond all bounds."""
+    return {"bounds": bounds, "counts": counts, "sum": total, "count": sum(counts)}
+
+
+TTFT = [0.1, 0.25, 0.5, 1.0]
+TPOT = [0.025, 0.05, 0.1]
+QUEUE = [0.5, 1.0]
+
+
+def inference_rows(last):
+    """Two servers; the second restarts at 60 s and its counters begin anew."""
+    rows = []
+    for second in range(0, last + 1, 15):
+        n = second // 15
+        rows.append(row("inference", second, "edge-m1", server="vllm-0", model="llama-3-8b", engine="0",
+                        time_to_first_token_seconds=histogram(TTFT, [4 * n, 8 * n, 6 * n, n, n], 6.5 * n),
+                        time_per_output_token_seconds=histogram(TPOT, [10 * n, 5 * n, 2 * n, n], 0.9 * n),
+                        queue_time_seconds=histogram(QUEUE, [18 * n, 2 * n, 0], 2.0 * n),
+                        generation_tokens=1500 * n, prompt_tokens=600 * n,
+                        requests_running=4 + n % 3, requests_waiting=n % 2, kv_cache_usage_ratio=0.25 + 0.05 * (n % 4)))
+        m = n if second < 60 else n - 4
+        rows.append(row("inference", second, "edge-o1", server="vllm-1", model="qwen-2", engine="0",
+                        time_to_first_token_seconds=histogram(TTFT, [0, 5 * m, 5 * m, 0, 0], 3.0 * m),
+                        inter_token_latency_seconds=histogram(TPOT, [100 * m, 50 * m, 0, 0], 3.5 * m),
+                        generation_tokens=3000 * m, prompt_tokens=100 * m, requests_running=1, requests_waiting=None))
+    return rows
+
+
+def accelerator_rows(last, step):
+    """Two whole devices, one of them with a MIG slice, and one core that must be left out."""
+    rows = []
+    for second in range(0, last + 1, step):
+        n = second // step
+        rows.append(row("accelerator", second, "edge-m1", device="GPU-a", utilization=0.25 + 0.125 * (n % 4), sm_active=0.5,
+                        tensor_active=0.25, memory_used_bytes=20e9, memory_free_bytes=58e9, memory_reserved_bytes=2e9,
+                        power_watts=300.0 + n % 5, energy_joules=1e6 + 310.0 * second, temperature_celsius=60 + n % 3))
+        rows.append(row("accelerator", second, "edge-m1", device="GPU-a", slice="7", engine_active=0.5 + 0.125 * (n % 2),
+                        memory_used_bytes=4e9, memory_total_bytes=5e9))
+        rows.append(row("accelerator", second, "edge-m1", device="NPU-b", core="3", utilization=1.0))
+        # The driver of the second site is loaded again at 20 s: its energy begins anew.
+        energy = 5e5 + 200.0 * second if second < 20 else 200.0 * (second - 20) + 100.0
+        rows.append(row("accelerator", second, "edge-o1", device="GPU-c", utilization=0.75, power_watts=None,
+                        memory_used_bytes=70e9, memory_total_bytes=80e9, energy_joules=energy))
+        if second == step:
+            rows.append({**rows[-1], "batch": "00000000000000000000000000000001", "seq": 7})
+            rows.append(dict(rows[-1]))  # the same row again: a retry
+    return rows
+
+
+def timing_rows(last):
+    """One clock that stays locked, one that loses its lock for a while, one that reports no offset."""
+    rows = []
+    for second in range(0, last + 1, 15):
+        clock = {"process": "ptp4l", "interface": "ens2f0", "reference": "master"}
+        rows.append(row("timing", second, "edge-m1", **clock, offset_seconds=-2.5e-8, path_delay_seconds=4e-7,
+                        clock_state="locked", clock_class=6, process_restarts=3 if second < 30 else 4))
+        lost = 30 <= second < 60
+        rows.append(row("timing", second, "edge-o1", **clock, offset_seconds=1.25e-6 if lost else 5e-8,
+                        clock_state="holdover" if lost else "locked", clock_class=7 if lost else 6))
+        rows.append(row("timing", second, "edge-o1", process="phc2sys", interface="ens2f0", reference="phc",
+                        clock_state="freerun"))
+    return rows
+
+
+def link_rows(last):
+    """One line of 25 Gbit/s, one of unknown speed whose counters fall once."""
+    rows = []
+    for second in range(0, last + 1, 5):
+        n = second // 5
+        rows.append(row("link", second, "edge-m1", interface="ens2f0", rx_bytes=10_000_000_000 * n, tx_bytes=2_500_000_000 * n,
+                        rx_errors=n // 2, rx_drops=0, tx_drops=3 * n, speed_bytes_per_second=3_125_000_000.0, up=1))
+        m = n if second < 15 else n - 3
+        rows.append(row("link", second, "edge-o1", interface="eth0", rx_bytes=1000 * m, tx_bytes=None if n == 1 else 400 * m,
+                        up=0 if n == 2 else 1))
+    return rows
+
+
+def host_rows(last):
+    """One host with counters; one that reports its utilisation only, and in two rows an instant."""
+    rows = []
+    for second in range(0, last + 1, 5):
+        n = second // 5
+        rows.append(row("host", second, "edge-m1", cpu_user_seconds=6.0 * n, cpu_system_seconds=2.0 * n, cpu_idle_seconds=11.0 * n,
+                        cpu_iowait_seconds=1.0 * n, load1=1.5 + n % 2, cpus=4, memory_total_bytes=64e9,
+                        memory_available_bytes=48e9, disk_read_bytes=4096 * n, disk_written_bytes=8192 * n * n,
+                        fullest_filesystem_ratio=0.5, power_watts=180.0))
+        rows.append(row("host", second, "edge-o1", cpu_utilization=0.25 + 0.25 * (n % 2), load1=0.5))
+        rows.append(row("host", second, "edge-o1", memory_total_bytes=32e9, memory_available_bytes=24e9))
+    return rows
+
+
+def by_time(rows):
+    """Rows in order of their times; one instant of one node and stream keeps its order."""
+    return sorted(rows, key=lambda r: (r["ts"], r["stream"]))
+
+
+def late(stream, second, node, appended, **values):
+    """A row whose window has closed when it comes."""
+    return {**row(stream, second, node, **values), "append_time": stamp(appended)}
+
+
+END = [{"tick": stamp(240)}, {"tick": stamp(400)}]
+INPUTS = {
+    "accelerator_capacity": by_time(accelerator_rows(40, 2))
+    + [late("accelerator", 5, "edge-m1", 42, device="GPU-a", utilization=1.0, power_watts=9999.0)] + END,
+    "inference_latency": by_time(inference_rows(135)) + END,
+    "timing_health": by_time(timing_rows(135)) + END,
+    "link_use": by_time(link_rows(40)) + [late("link", 3, "edge-m1", 42, interface="ens2f0", rx_bytes=1, speed_bytes_per_second=1.0)]
+    + END,
+    "host_load": by_time(host_rows(40)) + END,
+    # The third minute has no inference at Oslo: its row stands with nulls.
+    "site_capacity": by_time(
+        accelerator_rows(165, 15) + [r for r in inference_rows(165) if r["node"] != "edge-o1" or r["ts"] < stamp(120)]
+        + timing_rows(165)) + END,
+}
+
+
+# --- the rules ---------------------------------------------------------------------------------------------------------
+
+
+def rise(state, key, ts, value):
+    """The rise of a counter and its span in seconds, or (None, None) on first sight and out of order."""
+    before = state.get(key)
+    if before is not None and ts <= before[0]:
+        return None, None
+    state[key] = (ts, value)
+    if before is None:
+        return None, None
+    seconds = (ts - before[0]) / SECOND
+    return (value - before[1] if value >= before[1] else value), seconds
+
+
+def rise_histogram(state, key, ts, value):
+    """The same for a histogram, bucket by bucket."""
+    before = state.get(key)
+    if before is not None and ts <= before[0]:
+        return None, None
+    state[key] = (ts, value)
+    if before is None:
+        return None, None
+    old = before[1]
+    seconds = (ts - before[0]) / SECOND
+    if old["bounds"] != value["bounds"] or any(n < o for n, o in zip(value["counts"], old["counts"])):
+        return value, seconds
+    return {"bounds": value["bounds"], "counts": [n - o for n, o in zip(value["counts"], old["counts"])],
+            "sum": value["sum"] - old["sum"], "count": value["count"] - old["count"]}, seconds
+
+
+def with_rises(state, line):
+    """The row with its `_increase` and `_increase_seconds`."""
+    stream, ts = line["stream"], micros(line["ts"])
+    out = dict(line)
+    entity = tuple(line.get(name) for name in ENTITY[stream])
+    for names, how in ((COUNTERS.get(stream, []), rise), (HISTOGRAMS.get(stream, []), rise_histogram)):
+        for name in names:
+            if line.get(name) is not None:
+                key = (stream, line["node"], entity, name)
+                out[f"{name}_increase"], out[f"{name}_increase_seconds"] = how(state, key, ts, line[name])
+    return out
+
+
+class Time:
+    """Newest times by (stream, node), and the watermarks that follow from them."""
+
+    def __init__(self):
+        self.append = None
+        self.newest = {}
+        self.marks = {}
+
+    def see(self, append, line):
+        self.append = append
+        if line is not None:
+            key, ts = (line["stream"], line["node"]), micros(line["ts"])
+            newest, _ = self.newest.get(key, (None, None))
+            if ts < append - LATENESS - 120 * SECOND:
+                return  # backfill holds and moves nothing
+            self.newest[key] = (ts if newest is None else max(newest, ts), append)
+
+    def watermark(self, stream):
+        live_for = max(60, 3 * PERIODS[stream]) * SECOND
+        live = [ts for (s, _), (ts, seen) in self.newest.items() if s == stream and self.append - seen <= live_for]
+        mark = min(live) - LATENESS if live else self.append - LATENESS - 60 * SECOND
+        self.marks[stream] = max(mark, self.marks.get(stream, mark))
+        return self.marks[stream]
+
+
+def windows(lines, streams, width):
+    """Closed windows in order: (start in seconds since T0, rows)."""
+    width *= SECOND
+    state, seen, seqs, time = {}, set(), {}, Time()
+    open_windows, closed, through, append = {}, [], None, None
+    for line in lines:
+        given = line.get("tick") or line.get("append_time")
+        at = micros(given) if given else micros(line["ts"]) + SECOND
+        append = at if append is None else max(append, at)
+        if "tick" not in line:
+            key = (line["node"], line["stream"])
+            running = seqs.get(key, 0)
+            if "batch" not in line:
+                seqs[key] = running + 1
+            name = key + (line.get("batch"), line.get("seq", running))
+            if name in seen:
+                time.see(append, None)
+            else:
+                seen.add(name)
+                start = micros(line["ts"]) // width * width
+                risen = with_rises(state, line)
+                if through is None or start + width > through:
+                    open_windows.setdefault(start, []).append(risen)
+                time.see(append, line)
+        else:
+            time.see(append, None)
+        mark = min(time.watermark(s) for s in streams)
+        through = mark if through is None else max(through, mark)
+        for start in sorted(s for s in open_windows if s + width <= through):
+            closed.append((start, open_windows.pop(start)))
+    return closed
+
+
+# --- aggregates --------------------------------------------------------------------------------------------------------
+
+
+def values(rows, name):
+    return [r[name] for r in rows if r.get(name) is not None]
+
+
+def avg(rows, name):
+    v = values(rows, name)
+    return sum(v) / len(v) if v else None
+
+
+def total(rows, name):
+    v = values(rows, name)
+    return sum(v) if v else None
+
+
+def most(rows, name):
+    return max(values(rows, name), default=None)
+
+
+def first(*options):
+    return next((o for o in options if o is not None), None)
+
+
+def over(a, b):
+    return None if a is None or b in (None, 0) else a / b
+
+
+def merged(rows, name):
+    v = values(rows, name)
+    if not v:
+        return None
+    assert all(h["bounds"] == v[0]["bounds"] for h in v)
+    return {"bounds": v[0]["bounds"], "counts": [sum(c) for c in zip(*(h["counts"] for h in v))], "count": sum(h["count"] for h in v)}
+
+
+def quantile(q, h):
+    """As Prometheus: linear inside the bucket, from 0 in the first, the highest bound beyond all of them."""
+    if h is None or sum(h["counts"]) == 0:
+        return None
+    rank, below = q * sum(h["counts"]), 0
+    for index, count in enumerate(h["counts"]):
+        if below + count >= rank and count > 0:
+            if index == len(h["bounds"]):
+                return h["bounds"][-1]
+            low = h["bounds"][index - 1] if index else 0.0
+            return low + (h["bounds"][index] - low) * (rank - below) / count
+        below += count
+    raise AssertionError("the rank lies in a bucket")
+
+
+def percentile_of_equal(v):
+    """Percentiles are approximate, so the inputs give each group one value, whose percentiles are itself."""
+    assert len(set(v)) <= 1, v
+    return v[0] if v else None
+
+
+def groups(rows, keys):
+    found = {}
+    for r in rows:
+        found.setdefault(tuple(r.get(k) for k in keys), []).append(r)
+    order = sorted(found, key=lambda key: tuple((k is None, k or "") for k in key))
+    return [(dict(zip(keys, key)), found[key]) for key in order]
+
+
+def memory_total(rows):
+    summed = [avg(rows, "memory_used_bytes"), avg(rows, "memory_free_bytes")]
+    added = None if None in summed else sum(summed) + (avg(rows, "memory_reserved_bytes") or 0.0)
+    return first(most(rows, "memory_total_bytes"), added)
+
+
+def headroom(rows):
+    busy = first(most(rows, "sm_active"), most(rows, "engine_active"), most(rows, "utilization"))
+    return None if busy is None else max(0.0, 1.0 - busy - 0.10)
+
+
+def accelerator_capacity(rows):
+    kept = [r for r in rows if r.get("core") is None]
+    for key, g in groups(kept, ["region", "site", "node", "device", "slice"]):
+        yield {**key, "utilization_avg_ratio": first(avg(g, "utilization"), avg(g, "engine_active")),
+               "utilization_max_ratio": first(most(g, "utilization"), most(g, "engine_active")),
+               "sm_active_avg_ratio": avg(g, "sm_active"), "tensor_active_avg_ratio": avg(g, "tensor_active"),
+               "memory_used_bytes": avg(g, "memory_used_bytes"), "memory_total_bytes": memory_total(g),
+               "memory_used_ratio": over(avg(g, "memory_used_bytes"), memory_total(g)), "power_watts": avg(g, "power_watts"),
+               "energy_joules": total(g, "energy_joules_increase"), "temperature_max_celsius": most(g, "temperature_celsius"),
+               "headroom_ratio": headroom(g)}
+
+
+def host_load(rows):
+    modes = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"]
+    for key, g in groups(rows, ["region", "site", "node"]):
+        spent = {m: total(g, f"cpu_{m}_seconds_increase") for m in modes}
+        counted = None
+        if None not in (spent["user"], spent["system"], spent["idle"]):
+            every = sum(v or 0.0 for v in spent.values())
+            counted = 1.0 - (spent["idle"] + (spent["iowait"] or 0.0)) / every
+        left = over(avg(g, "memory_available_bytes"), most(g, "memory_total_bytes"))
+        yield {**key, "cpu_utilization_ratio": first(counted, avg(g, "cpu_utilization")), "load1": avg(g, "load1"),
+               "cpus": most(g, "cpus"), "memory_used_ratio": None if left is None else 1.0 - left,
+               "memory_total_bytes": most(g, "memory_total_bytes"),
+               "disk_read_bytes_per_second": over(total(g, "disk_read_bytes_increase"), total(g, "disk_read_bytes_increase_seconds")),
+               "disk_written_bytes_per_second":
+                   over(total(g, "disk_written_bytes_increase"), total(g, "disk_written_bytes_increase_seconds")),
+               "fullest_filesystem_ratio": most(g, "fullest_filesystem_ratio"), "power_watts": avg(g, "power_watts")}
+
+
+def link_use(rows):
+    for key, g in groups(rows, ["region", "site", "node", "interface"]):
+        receive = over(total(g, "rx_bytes_increase"), total(g, "rx_bytes_increase_seconds"))
+        transmit = over(total(g, "tx_bytes_increase"), total(g, "tx_bytes_increase_seconds"))
+        busier = max((r for r in (receive, transmit) if r is not None), default=None)
+        yield {**key, "receive_bytes_per_second": receive, "transmit_bytes_per_second": transmit,
+               "utilization_ratio": over(busier, most(g, "speed_bytes_per_second")),
+               "receive_bytes": total(g, "rx_bytes_increase"), "transmit_bytes": total(g, "tx_bytes_increase"),
+               "errors": (total(g, "rx_errors_increase") or 0.0) + (total(g, "tx_errors_increase") or 0.0),
+               "drops": (total(g, "rx_drops_increase") or 0.0) + (total(g, "tx_drops_increase") or 0.0),
+               "up": min(values(g, "up"), default=None)}
+
+
+def inference_latency(rows):
+    for key, g in groups(rows, ["region", "site", "node", "server", "model", "engine"]):
+        out = dict(key)
+        ttft = merged(g, "time_to_first_token_seconds_increase")
+        tpot = merged(g, "time_per_output_token_seconds_increase")
+        itl = merged(g, "inter_token_latency_seconds_increase")
+        queue = merged(g, "queue_time_seconds_increase")
+        for q, name in ((0.50, "p50"), (0.95, "p95"), (0.99, "p99")):
+            out[f"ttft_{name}_seconds"] = quantile(q, ttft)
+            out[f"tpot_{name}_seconds"] = first(quantile(q, tpot), quantile(q, itl))
+            out[f"queue_{name}_seconds"] = quantile(q, queue)
+        out["first_tokens"] = ttft and ttft["count"]
+        out["generation_tokens"] = total(g, "generation_tokens_increase")
+        for name in ("generation_tokens", "prompt_tokens"):
+            out[f"{name}_per_second"] = over(total(g, f"{name}_increase"), total(g, f"{name}_increase_seconds"))
+        out["requests_running"] = avg(g, "requests_running")
+        out["requests_waiting_max"] = most(g, "requests_waiting")
+        out["kv_cache_usage_max_ratio"] = most(g, "kv_cache_usage_ratio")
+        yield out
+
+
+def not_locked(rows):
+    states = values(rows, "clock_state")
+    return sum(s != "locked" for s in states) / len(states) if states else None
+
+
+def timing_health(rows):
+    for key, g in groups(rows, ["region", "site", "node", "process", "interface", "reference"]):
+        offsets = [abs(v) for v in values(g, "offset_seconds")]
+        # Of several values only the extremes are exact in a sketch: the groups of the input have one value, or the test of
+        # percentiles is left to the maximum.
+        one = percentile_of_equal(offsets) if len(set(offsets)) <= 1 else "skip"
+        out = {**key, "offset_p50_seconds": one, "offset_p99_seconds": one, "offset_p999_seconds": one,
+               "offset_max_seconds": max(offsets, default=None), "path_delay_max_seconds": most(g, "path_delay_seconds"),
+               "not_locked_ratio": not_locked(g),
+               "not_locked_seconds": None if not_locked(g) is None else 60.0 * not_locked(g),
+               "clock_class_max": most(g, "clock_class"), "process_restarts": total(g, "process_restarts_increase")}
+        yield {k: v for k, v in out.items() if v != "skip"}
+
+
+def site_capacity(rows):
+    for key, g in groups(rows, ["region", "site"]):
+        a = [r for r in g if r["stream"] == "accelerator" and r.get("slice") is None and r.get("core") is None]
+        i = [r for r in g if r["stream"] == "inference"]
+        c = [r for r in g if r["stream"] == "timing"]
+        mean_total = first(avg(a, "memory_total_bytes"), None if avg(a, "memory_free_bytes") is None else
+                           avg(a, "memory_used_bytes") + avg(a, "memory_free_bytes") + (avg(a, "memory_reserved_bytes") or 0.0))
+        energy, tokens = total(a, "energy_joules_increase"), total(i, "generation_tokens_increase")
+        yield {**key, "accelerators": len(set(values(a, "device"))) if a else None,
+               "accelerator_utilization_avg_ratio": first(avg(a, "utilization"), avg(a, "engine_active")),
+               "accelerator_headroom_ratio": headroom(a),
+               "accelerator_memory_used_ratio": over(avg(a, "memory_used_bytes"), mean_total), "accelerator_energy_joules": energy,
+               "ttft_p99_seconds": quantile(0.99, merged(i, "time_to_first_token_seconds_increase")), "generation_tokens": tokens,
+               "requests_waiting_max": most(i, "requests_waiting"), "kv_cache_usage_max_ratio": most(i, "kv_cache_usage_ratio"),
+               "joules_per_token": over(energy, tokens),
+               "clock_offset_max_seconds": max((abs(v) for v in values(c, "offset_seconds")), default=None),
+               "clock_not_locked_ratio": not_locked(c)}
+
+
+PIPELINES = {
+    "accelerator_capacity": (accelerator_capacity, ["accelerator"], 10),
+    "host_load": (host_load, ["host"], 10),
+    "link_use": (link_use, ["link"], 10),
+    "inference_latency": (inference_latency, ["inference"], 60),
+    "timing_health": (timing_health, ["timing"], 60),
+    "site_capacity": (site_capacity, ["accelerator", "inference", "timing"], 60),
+}
+
+
+def answer(name):
+    """The rows of the pipeline's closed windows."""
+    aggregate, streams, width = PIPELINES[name]
+    out = []
+    for start, rows in windows(INPUTS[name], streams, width):
+        opened = stamp(start / SECOND - micros(stamp(0)) / SECOND)
+        out += [{"window_start": opened, **r} for r in aggregate([r for r in rows if r["stream"] in streams])]
+    return out
+
+
+def text(rows):
+    return "".join(json.dumps(r) + "\n" for r in rows)
+
+
+def main():
+    root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "pipelines")
+    wrong = 0
+    for name in PIPELINES:
+        for file, said in (("input", text(INPUTS[name])), ("expected", text(answer(name)))):
+            path = os.path.join(root, name, f"{file}.ndjson")
+            if "--write" in sys.argv:
+                with open(path, "w", encoding="utf-8") as out:
+                    out.write(said)
+                continue
+            with open(path, encoding="utf-8") as kept:
+                if kept.read() != said:
+                    print(f"{path} is not what {os.path.basename(__file__)} says")
+                    wrong += 1
+    print(f"{len(PIPELINES)} pipelines, {wrong} files differ")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

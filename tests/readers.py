@@ -1,0 +1,86 @@
+"""What airan writes, read by DuckDB, Polars and pyarrow.
+
+usage: readers.py LAKE_FOLDER COUNTS_JSON
+
+COUNTS_JSON is what `airan query --format json` says of the same lake: [{"table": …, "rows": …}, …]. Each reader must count
+the same rows, see the same types, and prune by the date partition. Exits 1 with the differences.
+"""
+
+import glob
+import json
+import sys
+
+import duckdb
+import polars
+import pyarrow.dataset
+import pyarrow.parquet
+
+PASSED = 0
+FAILED = []
+
+
+def check(what, ok, detail=""):
+    """Counts one check and prints it."""
+    global PASSED
+    print(f"{'ok  ' if ok else 'FAIL'} {what} {detail if not ok else ''}".rstrip())
+    if ok:
+        PASSED += 1
+    else:
+        FAILED.append(what)
+
+
+def main(lake, counts_path):
+    """Runs every check over the lake folder."""
+    with open(counts_path, encoding="utf-8") as file:
+        expected = {row["table"]: int(row["rows"]) for row in json.load(file)}
+    check("the lake has tables with rows", any(expected.values()), str(expected))
+    con = duckdb.connect()
+    con.execute("SET TimeZone = 'UTC'")
+    for table, rows in sorted(expected.items()):
+        pattern = f"{lake}/{table}/date=*/*.parquet"
+        files = sorted(glob.glob(pattern))
+        if rows == 0 and not files:
+            continue
+        check(f"{table}: files", bool(files), pattern)
+        if not files:
+            continue
+        time = "ts" if "ts" in pyarrow.parquet.read_schema(files[0]).names else "window_start"
+        scan = f"read_parquet('{pattern}', hive_partitioning = true, union_by_name = true)"
+
+        count = con.execute(f"SELECT count(*) FROM {scan}").fetchone()[0]
+        check(f"{table}: DuckDB counts {rows}", count == rows, f"counted {count}")
+        kinds = {r[0]: r[1] for r in con.execute(f"DESCRIBE SELECT * FROM {scan}").fetchall()}
+        check(f"{table}: {time} has a time zone", kinds[time] == "TIMESTAMP WITH TIME ZONE", kinds[time])
+        check(f"{table}: date is a DATE", kinds["date"] == "DATE", kinds["date"])
+        unsigned = [name for name, kind in kinds.items() if kind.startswith("U") and kind.endswith("INT")]
+        check(f"{table}: no unsigned integers", not unsigned, str(unsigned))
+        strays = con.execute(f"SELECT count(*) FROM {scan} WHERE CAST({time} AS DATE) <> date").fetchone()[0]
+        check(f"{table}: every row lies in the folder of its date", strays == 0, f"{strays} do not")
+
+        # Pruning: a date that no folder has must open no file.
+        plan = con.execute(f"EXPLAIN ANALYZE SELECT count(*) FROM {scan} WHERE date = DATE '1999-01-01'").fetchall()[0][1]
+        full = con.execute(f"EXPLAIN ANALYZE SELECT count({time}) FROM {scan}").fetchall()[0][1]
+        check(f"{table}: DuckDB prunes by date", "Scanning Files: 0/" in plan or "Total Files Read: 0" in plan
+              or "EMPTY_RESULT" in plan, plan)
+        check(f"{table}: DuckDB reads every file without a filter", "EMPTY_RESULT" not in full)
+
+        frame = polars.scan_parquet(pattern, hive_partitioning=True, missing_columns="insert")
+        height = frame.select(polars.len()).collect().item()
+        check(f"{table}: Polars counts {rows}", height == rows, f"counted {height}")
+        dtype = frame.collect_schema()[time]
+        check(f"{table}: Polars sees UTC microseconds", dtype == polars.Datetime("us", "UTC"), str(dtype))
+
+        data = pyarrow.dataset.dataset(f"{lake}/{table}", format="parquet", partitioning="hive")
+        check(f"{table}: pyarrow counts {rows}", data.count_rows() == rows, f"counted {data.count_rows()}")
+
+        meta = pyarrow.parquet.ParquetFile(files[0])
+        group = meta.metadata.row_group(0)
+        check(f"{table}: zstd", group.column(0).compression == "ZSTD", group.column(0).compression)
+        index = meta.schema_arrow.get_field_index(time)
+        check(f"{table}: statistics on {time}", group.column(index).is_stats_set)
+    print(f"\n{PASSED} passed, {len(FAILED)} failed")
+    return 1 if FAILED else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2]))

@@ -1,0 +1,103 @@
+//! The path over Apache Kafka, with the roles apart, against the same rows over the local log.
+//!
+//! Runs where `AIRAN_KAFKA` names a broker and `AIRAN_KAFKA_SCRIPT` the script that restarts it: `tests/kafka.sh` does both.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::edge::Edge;
+use super::site::{now_micros, until};
+
+/// Windows of 10 s that the rows fill. The last ones stay open: nothing closes them but later rows.
+const SECONDS: i64 = 60;
+/// The windows that both runs must have closed alike.
+const ANSWER: &str = "SELECT site, node, device, window_start, round(utilization_avg_ratio, 9) AS utilization, \
+                      round(energy_joules, 6) AS energy FROM accelerator_capacity_latest \
+                      ORDER BY site, node, device, window_start";
+
+/// The rows of second `second` since `start`, as one NDJSON body.
+fn body(start: i64, second: i64) -> String {
+    let mut text = String::new();
+    for node in 0..3 {
+        for device in 0..2 {
+            let row = json!({
+                "stream": "accelerator", "ts": start + second * 1_000_000, "node": format!("edge-{node}"),
+                "device": format!("GPU-{node}-{device}"), "utilization": f64::from((second as i32 * 7 + node * 3 + device) % 10) / 10.0,
+                "power_watts": 250.0, "energy_joules": (second * 250 + i64::from(device)) as f64,
+            });
+            text.push_str(&format!("{row}\n"));
+        }
+    }
+    text
+}
+
+/// Pushes until the gateway acknowledges: while the broker is away it answers 503, and a lost answer is the same bytes again.
+async fn push_until_acknowledged(edge: &Edge, body: &str) {
+    until("an acknowledgement", || async {
+        let (status, text) = edge.push("/v1/ndjson", "application/x-ndjson", body.to_string()).await;
+        assert!(status == 200 || status >= 500 || status == 0, "{status} {text}");
+        (status == 200).then_some(())
+    })
+    .await;
+}
+
+async fn answer(edge: &Edge) -> Vec<Value> {
+    until("closed windows", || async {
+        let rows = edge.try_query(ANSWER)?;
+        // Three windows of each of six devices at least: the first rows start anywhere in a window.
+        (rows.len() >= 6 * (SECONDS as usize / 10 - 2)).then_some(rows)
+    })
+    .await
+}
+
+/// Scenario: gateway and processor are processes of their own over Apache Kafka; the broker is restarted in the middle and
+/// the processor killed once. The same rows then go through `airan up` on the local log.
+/// Guarantees: every acknowledged row is stored once, the sums add up, and the closed windows are those of the local log.
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_gives_the_answer_of_the_local_log() {
+    let (Ok(broker), Ok(script)) = (std::env::var("AIRAN_KAFKA"), std::env::var("AIRAN_KAFKA_SCRIPT")) else {
+        eprintln!("NOT TESTED: no AIRAN_KAFKA and AIRAN_KAFKA_SCRIPT; tests/kafka.sh starts a broker and sets them");
+        return;
+    };
+    let start = (now_micros() / 60_000_000) * 60_000_000 - 60_000_000;
+    let topic = format!("airan.telemetry.test{}", now_micros());
+    let kafka = Edge::over_kafka("kafka", &broker, &topic);
+    let gateway = kafka.gateway();
+    let mut processor = kafka.processor();
+    kafka.ready().await;
+    for second in 0..=SECONDS {
+        if second == 20 {
+            let status = Command::new(&script).arg("restart").status().expect("the script runs");
+            assert!(status.success(), "the broker restarts");
+        }
+        if second == 40 {
+            processor.kill();
+            processor = kafka.processor();
+        }
+        push_until_acknowledged(&kafka, &body(start, second)).await;
+    }
+    let over_kafka = answer(&kafka).await;
+    let stored = kafka.query("SELECT count(*) AS n, count(DISTINCT batch || ':' || seq) AS ids FROM accelerator");
+    let sent = (SECONDS + 1) * 6;
+    assert_eq!((stored[0]["n"].as_i64(), stored[0]["ids"].as_i64()), (Some(sent), Some(sent)));
+    kafka.sums_add_up().await;
+    for process in [gateway, processor] {
+        let (status, said) = process.stop(Duration::from_secs(40));
+        assert!(status.success(), "{status}: {said:#?}");
+    }
+    kafka.lake_is_sound();
+
+    let local = Edge::new("kafka-local");
+    let up = local.up();
+    local.ready().await;
+    for second in 0..=SECONDS {
+        push_until_acknowledged(&local, &body(start, second)).await;
+    }
+    let over_log = answer(&local).await;
+    local.sums_add_up().await;
+    drop(up);
+    let both = over_kafka.len().min(over_log.len());
+    assert_eq!(over_kafka[..both], over_log[..both], "Kafka and the local log give one answer");
+}
