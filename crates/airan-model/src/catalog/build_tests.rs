@@ -37,23 +37,23 @@ fn a_wrong_mapping_is_refused_with_its_place() {
     for (lines, expected) in [
         (
             &["{name: a, to: acelerator.utilization, unit: ratio}"][..],
-            "m.yaml:5:22: no stream `acelerator`, did you mean `accelerator`?",
+            "m.yaml:5:23: no stream `acelerator`, did you mean `accelerator`?",
         ),
         (
             &["{name: a, to: accelerator.utilisation, unit: ratio}"],
-            "m.yaml:5:22: no column `utilisation` in accelerator, did you mean `utilization`?",
+            "m.yaml:5:23: no column `utilisation` in accelerator, did you mean `utilization`?",
         ),
         (
             &["{name: a, to: utilization, unit: ratio}"],
-            "m.yaml:5:22: `utilization` is no target: write `stream.column`",
+            "m.yaml:5:23: `utilization` is no target: write `stream.column`",
         ),
         (
             &["{name: a, to: accelerator.utilization, unit: percents}"],
-            "m.yaml:5:53: no conversion for unit `percents`, did you mean `percent`?",
+            "m.yaml:5:54: no conversion for unit `percents`, did you mean `percent`?",
         ),
         (
             &["{name: a, to: accelerator.utilization, unit: watts}"],
-            "m.yaml:5:53: no conversion from watts to the column's ratio",
+            "m.yaml:5:54: no conversion from watts to the column's ratio",
         ),
         (
             &["{name: a, to: accelerator.utilization}"],

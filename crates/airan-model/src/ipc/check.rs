@@ -175,6 +175,9 @@ pub(super) fn batch(
         },
     };
 
+    if header.variadicBufferCounts().is_some_and(|counts| !counts.is_empty()) {
+        return Err(mismatch()); // only views have such buffers
+    }
     let nodes = header.nodes().ok_or_else(|| malformed("a batch without nodes"))?;
     let buffers = header.buffers().ok_or_else(|| malformed("a batch without buffers"))?;
     // A value takes at least one bit, so no column can be longer than this.
@@ -217,10 +220,11 @@ struct Parts {
 }
 
 impl Parts {
-    /// Takes a buffer that must have at least so many bytes.
-    fn take_buffer(&mut self, least: usize) -> Result<(), DecodeError> {
+    /// Takes a buffer that must hold at least so many values, of so many bytes each.
+    fn take_buffer(&mut self, values: usize, width: usize) -> Result<(), DecodeError> {
         match self.buffers.pop() {
-            Some(bytes) if bytes >= least => Ok(()),
+            Some(bytes) if bytes % width != 0 => Err(malformed("a buffer that ends within a value")),
+            Some(bytes) if bytes / width >= values => Ok(()),
             Some(_) => Err(malformed("a buffer shorter than its column")),
             None => Err(mismatch()),
         }
@@ -233,14 +237,14 @@ impl Parts {
             return Err(malformed("columns of different lengths"));
         }
         let bits = length.div_ceil(8);
-        self.take_buffer(if nulls > 0 { bits } else { 0 })?;
-        let offsets = |width: usize| if length == 0 { 0 } else { (length + 1).saturating_mul(width) };
+        self.take_buffer(if nulls > 0 { bits } else { 0 }, 1)?;
+        let offsets = if length == 0 { 0 } else { length + 1 };
         match ty {
-            DataType::Boolean => self.take_buffer(bits),
-            DataType::Utf8 => self.take_buffer(offsets(4)).and_then(|()| self.take_buffer(0)),
-            DataType::LargeUtf8 => self.take_buffer(offsets(8)).and_then(|()| self.take_buffer(0)),
+            DataType::Boolean => self.take_buffer(bits, 1),
+            DataType::Utf8 => self.take_buffer(offsets, 4).and_then(|()| self.take_buffer(0, 1)),
+            DataType::LargeUtf8 => self.take_buffer(offsets, 8).and_then(|()| self.take_buffer(0, 1)),
             DataType::List(child) | DataType::Map(child, _) => {
-                self.take_buffer(offsets(4))?;
+                self.take_buffer(offsets, 4)?;
                 self.take_column(child.data_type(), None)
             }
             DataType::Struct(children) => {
@@ -248,7 +252,7 @@ impl Parts {
             }
             other => {
                 let width = other.primitive_width().ok_or_else(mismatch)?;
-                self.take_buffer(length.saturating_mul(width))
+                self.take_buffer(length, width)
             }
         }
     }
