@@ -1,1 +1,28 @@
-//! The agent role: collectors on the edge and their uplink.
+//! The agent: collects telemetry where it arises and sends it to a gateway.
+//!
+//! ```text
+//!  collect/host, collect/link ─┐
+//!                              ├─▶ stamp ─▶ queue ─▶ uplink ─▶ gateway (HTTP) or this process (`airan up`)
+//!  scrape (one per target)   ──┘
+//! ```
+//!
+//! Every row gets its identity when it is collected: the agent's random batch and a number that counts the rows of its stream
+//! without gaps. So sending it twice is harmless, and rows that had to be dropped show as a gap. The queue is bounded; while
+//! the gateway is away the oldest rows go first, and are counted.
+//!
+//! At every moment, and after [`Agent::run`]: collected = acknowledged + queued + dropped (by reason).
+
+mod agent;
+mod collect;
+mod metrics;
+mod queue;
+mod rows;
+mod scrape;
+mod settings;
+mod stamp;
+mod uplink;
+
+pub use agent::{Agent, AgentError};
+pub use metrics::AgentMetrics;
+pub use settings::{CollectorSettings, QueueSettings, ScrapeSettings, Settings, TargetSettings, UplinkSettings};
+pub use uplink::{Submit, Uplink, UplinkError};

@@ -42,7 +42,7 @@ pub enum CatalogError {
         /// Where.
         place: Place,
         /// What is wrong.
-        problem: Problem,
+        problem: Box<Problem>,
     },
 }
 
@@ -209,7 +209,7 @@ pub(super) fn build(files: Vec<(String, String)>) -> Result<Catalog, CatalogErro
 }
 
 fn refuse<T>(file: &str, at: &Spanned<T>, problem: Problem) -> CatalogError {
-    CatalogError::Refused { place: Place::of(file, at), problem }
+    CatalogError::Refused { place: Place::of(file, at), problem: Box::new(problem) }
 }
 
 /// Names that may occur once, with where they did.

@@ -1,0 +1,266 @@
+//! The agent as a whole: what is collected, and where it goes. See the picture in the crate's documentation.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use airan_decode::DecodedRows;
+use airan_model::catalog::{Catalog, FieldClass};
+use airan_model::identity::BatchId;
+use airan_model::limits::Limits;
+use airan_model::time::{Clock, Micros};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::collect::{Collector, Kernel};
+use crate::metrics::AgentMetrics;
+use crate::queue::{Portion, Queue};
+use crate::rows::to_rows;
+use crate::scrape::{self, Additions, Schedule, Target};
+use crate::settings::{CollectorSettings, Settings, TargetSettings};
+use crate::stamp::Stamp;
+use crate::uplink::{Line, Sender, Uplink};
+
+/// Why an agent cannot start. The settings are to be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Two targets of one name.
+    #[error("two targets are named `{0}`")]
+    TwoTargets(String),
+    /// A URL that is none, or not of the kind that can be used.
+    #[error("`{url}` of {of} is no address: write http://host:port")]
+    Url {
+        /// Which setting it is of.
+        of: String,
+        /// The address.
+        url: String,
+    },
+    /// A label that names a subscriber.
+    #[error("label `{label}` of target `{target}` names a subscriber: it may not be added to rows")]
+    Subscriber {
+        /// The target.
+        target: String,
+        /// The label.
+        label: String,
+    },
+    /// A stream that the catalog lacks but a collector fills.
+    #[error("the catalog has no stream `{0}`, which this agent's own collector fills: switch the collector off")]
+    NoStream(&'static str),
+    /// A node without a name.
+    #[error("the agent's node has no name")]
+    NoNode,
+    /// The HTTP client cannot be made.
+    #[error("cannot make an http client")]
+    Client(#[from] reqwest::Error),
+    /// The metrics cannot be made.
+    #[error("cannot make metrics")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// What every part of the agent uses.
+pub(crate) struct Shared {
+    pub(crate) node: String,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<AgentMetrics>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) stamp: Stamp,
+}
+
+impl Shared {
+    /// Sleeps until `at`. A clock that is set back meanwhile does not make it longer.
+    pub(crate) async fn until(&self, at: Micros) {
+        let wait = u64::try_from(at.saturating_sub(self.clock.now())).unwrap_or(0);
+        tokio::time::sleep(Duration::from_micros(wait)).await;
+    }
+
+    /// Gives rows their identity and queues them.
+    pub(crate) fn enqueue(&self, from: &str, source: &str, rows: DecodedRows) {
+        match self.stamp.stamp(rows, source) {
+            Ok(rows) => self.queue.push(from, rows),
+            Err(error) => tracing::error!(%error, from, "collected rows are no rows: these are lost"),
+        }
+    }
+}
+
+/// Collects, and sends to a gateway.
+pub struct Agent {
+    settings: Settings,
+    shared: Arc<Shared>,
+    targets: Vec<Target>,
+    client: reqwest::Client,
+    line: Line,
+}
+
+impl Agent {
+    /// Makes an agent for `node`, the name its own rows carry and it introduces itself with. Nothing runs before [`Agent::run`].
+    pub fn new(
+        node: &str,
+        settings: Settings,
+        catalog: Arc<Catalog>,
+        uplink: Uplink,
+        clock: Clock,
+    ) -> Result<Agent, AgentError> {
+        if node.trim().is_empty() {
+            return Err(AgentError::NoNode);
+        }
+        for (collector, own) in [(Collector::Host, &settings.host), (Collector::Link, &settings.links)] {
+            if own.enabled && catalog.stream(collector.stream()).is_none() {
+                return Err(AgentError::NoStream(collector.stream()));
+            }
+        }
+        let metrics = Arc::new(AgentMetrics::new()?);
+        let limit = Portion { rows: settings.queue.rows, bytes: settings.queue.bytes.size() };
+        let targets = targets(&settings, &catalog)?;
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("airan-agent/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::limited(3))
+            .build()?;
+        let line = match uplink {
+            Uplink::InProcess(submit) => Line::InProcess(submit),
+            Uplink::Http { url } => {
+                let door = format!("{}/v1/arrow", url.trim_end_matches('/'));
+                let door = address(&door).ok_or(AgentError::Url { of: "the gateway".to_owned(), url })?;
+                Line::Http { client: client.clone(), url: door, sender: node.to_owned() }
+            }
+        };
+        let shared = Shared {
+            node: node.to_owned(),
+            catalog,
+            clock,
+            queue: Arc::new(Queue::new(limit, Arc::clone(&metrics))),
+            metrics,
+            stamp: Stamp::new(BatchId::random_from(rand::random())),
+        };
+        Ok(Agent { settings, shared: Arc::new(shared), targets, client, line })
+    }
+
+    /// The agent's metrics; the caller registers them.
+    pub fn metrics(&self) -> Arc<AgentMetrics> {
+        Arc::clone(&self.shared.metrics)
+    }
+
+    /// Runs until `stop`, then sends what is queued, for at most the `drain` setting. What is left then is dropped and counted.
+    pub async fn run(self, stop: CancellationToken) {
+        let Agent { settings, shared, targets, client, line } = self;
+        let finish = CancellationToken::new();
+        let sender = Sender {
+            line,
+            queue: Arc::clone(&shared.queue),
+            settings: settings.uplink.clone(),
+            metrics: Arc::clone(&shared.metrics),
+        };
+        let sending = tokio::spawn(sender.run(finish.clone(), settings.drain.get()));
+
+        let mut collecting = JoinSet::new();
+        let kernel = Kernel {
+            proc_path: settings.proc_path.clone(),
+            sys_path: settings.sys_path.clone(),
+            links_ignored: settings.links_ignored.clone(),
+        };
+        for (collector, own) in [(Collector::Host, &settings.host), (Collector::Link, &settings.links)] {
+            if own.enabled {
+                collecting.spawn(collect(collector, own.clone(), kernel.clone(), Arc::clone(&shared), stop.clone()));
+            }
+        }
+        for target in targets {
+            collecting.spawn(scrape::run(target, client.clone(), Arc::clone(&shared), stop.clone()));
+        }
+        stop.cancelled().await;
+        while let Some(ended) = collecting.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a collector broke");
+            }
+        }
+        finish.cancel();
+        if let Err(error) = sending.await {
+            tracing::error!(%error, "the uplink broke");
+        }
+    }
+}
+
+/// Runs one of the agent's own collectors at every mark of its schedule until `stop`.
+async fn collect(
+    collector: Collector,
+    settings: CollectorSettings,
+    kernel: Kernel,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) {
+    let name = collector.stream();
+    let schedule = Schedule::new(&format!("{}/{name}", shared.node), settings.interval.micros());
+    let mut worked: Option<bool> = None;
+    loop {
+        tokio::select! {
+            () = shared.until(schedule.next(shared.clock.now())) => {}
+            () = stop.cancelled() => return,
+        }
+        let kernel = kernel.clone();
+        let collected = tokio::task::spawn_blocking(move || collector.collect(&kernel)).await;
+        let now = shared.clock.now();
+        let rows = match collected {
+            Ok(Ok(collection)) => match shared.catalog.stream(name) {
+                Some(stream) => to_rows(stream, &shared.node, now, collection.start_ts, &collection.readings)
+                    .map_err(|error| error.to_string()),
+                None => Err(format!("the catalog has no stream {name}")),
+            },
+            Ok(Err(error)) => Err(crate::uplink::plain(&error)),
+            Err(error) => Err(error.to_string()),
+        };
+        let works = rows.is_ok();
+        let outcome = if works { "success" } else { "failure" };
+        shared.metrics.collections.with_label_values(&[name, outcome]).inc();
+        match rows {
+            Ok(rows) => {
+                if worked == Some(false) {
+                    tracing::info!(collector = name, "collecting works again");
+                }
+                shared.enqueue(name, &format!("procfs/{name}"), rows);
+            }
+            Err(reason) if worked != Some(false) => {
+                tracing::warn!(collector = name, reason, "collecting from this host fails");
+            }
+            Err(_) => {}
+        }
+        worked = Some(works);
+    }
+}
+
+fn targets(settings: &Settings, catalog: &Catalog) -> Result<Vec<Target>, AgentError> {
+    let mut names = HashSet::new();
+    let mut targets = Vec::new();
+    for target in &settings.targets {
+        if !names.insert(target.name.as_str()) {
+            return Err(AgentError::TwoTargets(target.name.clone()));
+        }
+        targets.push(ready(target, settings, catalog)?);
+    }
+    Ok(targets)
+}
+
+fn ready(target: &TargetSettings, settings: &Settings, catalog: &Catalog) -> Result<Target, AgentError> {
+    let of = || format!("target `{}`", target.name);
+    let url = address(&target.url).ok_or_else(|| AgentError::Url { of: of(), url: target.url.clone() })?;
+    let subscriber = target.labels.keys().find(|label| catalog.field_class(label) == FieldClass::Drop);
+    if let Some(label) = subscriber {
+        return Err(AgentError::Subscriber { target: target.name.clone(), label: label.clone() });
+    }
+    let all = &settings.scrape;
+    let interval = target.interval.unwrap_or(all.interval);
+    Ok(Target {
+        schedule: Schedule::new(&format!("{}/{}", target.name, target.url), interval.micros()),
+        timeout: target.timeout.unwrap_or(all.timeout).get().min(interval.get()),
+        limits: Limits { request_bytes: all.body.size(), samples_per_scrape: all.samples, ..Limits::DOCUMENTED },
+        additions: Additions { target: target.name.clone(), node: target.node.clone(), labels: target.labels.clone() },
+        url,
+    })
+}
+
+/// An HTTP address; None for anything else. TLS is not built in.
+fn address(text: &str) -> Option<reqwest::Url> {
+    reqwest::Url::parse(text).ok().filter(|url| url.scheme() == "http" && url.has_host())
+}
+
+#[cfg(test)]
+#[path = "agent_tests.rs"]
+mod tests;

@@ -1,0 +1,289 @@
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use airan_model::catalog::Catalog;
+use airan_model::identity::BatchId;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use bytes::Bytes;
+
+use super::*;
+use crate::rows::{Reading, to_rows};
+use crate::settings::Settings;
+use crate::stamp::Stamp;
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A queue with a stamp before it and a sender behind it.
+struct Rig {
+    queue: Arc<Queue>,
+    metrics: Arc<AgentMetrics>,
+    stamp: Stamp,
+    catalog: Catalog,
+    settings: UplinkSettings,
+}
+
+impl Rig {
+    fn new() -> Rig {
+        let metrics = Arc::new(AgentMetrics::new().unwrap());
+        let limit = Portion { rows: 10_000, bytes: usize::MAX };
+        let mut settings = Settings::documented().uplink;
+        settings.backoff_min = Duration::from_millis(1).into();
+        settings.backoff_max = Duration::from_millis(4).into();
+        Rig {
+            queue: Arc::new(Queue::new(limit, Arc::clone(&metrics))),
+            metrics,
+            stamp: Stamp::new(BatchId(7)),
+            catalog: Catalog::builtin().unwrap(),
+            settings,
+        }
+    }
+
+    fn push(&self, stream: &str, count: usize) {
+        let rows =
+            to_rows(self.catalog.stream(stream).unwrap(), "n", 0, None, &vec![Reading::default(); count]).unwrap();
+        self.queue.push("x", self.stamp.stamp(rows, "procfs").unwrap());
+    }
+
+    fn sender(&self, line: Line) -> Sender {
+        Sender {
+            line,
+            queue: Arc::clone(&self.queue),
+            settings: self.settings.clone(),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    /// Sends all that is queued, then stops.
+    async fn drain(&self, line: Line) {
+        let finish = CancellationToken::new();
+        finish.cancel();
+        tokio::time::timeout(PATIENCE, self.sender(line).run(finish, PATIENCE)).await.unwrap();
+        self.assert_sum();
+    }
+
+    fn assert_sum(&self) {
+        let collected = self.metrics.collected_rows.with_label_values(&["x"]).get();
+        let dropped: u64 = Dropped::ALL.iter().map(|reason| self.metrics.dropped(*reason).get()).sum();
+        let queued = self.queue.rows() as u64;
+        assert_eq!(collected, self.metrics.acknowledged_rows.get() + queued + dropped);
+    }
+}
+
+fn numbers(rows: &RecordBatch) -> Vec<i64> {
+    rows.column_by_name("seq").unwrap().as_primitive::<Int64Type>().values().to_vec()
+}
+
+/// An in-process gateway that answers from a script, then takes everything. Keeps stream, numbers and answer of every call.
+type Calls = Arc<Mutex<Vec<(String, Vec<i64>, bool)>>>;
+
+fn scripted(answers: Vec<Result<(), UplinkError>>) -> (Line, Calls) {
+    let calls = Calls::default();
+    let seen = Arc::clone(&calls);
+    let answers = Mutex::new(VecDeque::from(answers));
+    let submit: Submit = Box::new(move |rows| {
+        let answer = answers.lock().unwrap().pop_front().unwrap_or(Ok(()));
+        seen.lock().unwrap().push((rows.stream.name.to_string(), numbers(&rows.rows), answer.is_ok()));
+        Box::pin(async move { answer })
+    });
+    (Line::InProcess(submit), calls)
+}
+
+fn away() -> Result<(), UplinkError> {
+    Err(retry("away", None))
+}
+
+/// Scenario: two streams; the gateway is away three times, takes some, is away again.
+/// Guarantees: what it takes has every number once and in order; a retry has the numbers of the attempt before.
+#[tokio::test]
+async fn numbers_have_no_gap_across_retries() {
+    let mut rig = Rig::new();
+    rig.settings.request_rows = 5;
+    for (stream, count) in [("host", 1), ("link", 3), ("host", 4), ("link", 3), ("host", 2)] {
+        rig.push(stream, count);
+    }
+    let (line, calls) = scripted(vec![away(), away(), away(), Ok(()), Ok(()), away(), Ok(()), away()]);
+    rig.drain(line).await;
+    let calls = calls.lock().unwrap();
+    let taken = |stream: &str| -> Vec<i64> {
+        calls.iter().filter(|(name, _, ok)| name == stream && *ok).flat_map(|(_, numbers, _)| numbers.clone()).collect()
+    };
+    assert_eq!(taken("host"), (0..7).collect::<Vec<_>>());
+    assert_eq!(taken("link"), (0..6).collect::<Vec<_>>());
+    for pair in calls.windows(2).filter(|pair| !pair[0].2) {
+        assert_eq!((&pair[0].0, &pair[0].1), (&pair[1].0, &pair[1].1), "a retry is the same rows");
+    }
+    assert_eq!(rig.metrics.acknowledged_rows.get(), 13);
+    assert_eq!(rig.metrics.uplink_requests.with_label_values(&["retry"]).get(), 5);
+    assert_eq!(rig.metrics.uplink_up.get(), 1);
+}
+
+#[tokio::test]
+async fn refused_rows_are_dropped_and_the_rest_goes_on() {
+    let rig = Rig::new();
+    rig.push("host", 2);
+    rig.push("link", 3);
+    let (line, calls) = scripted(vec![Err(UplinkError::Refused { reason: "no".into() })]);
+    rig.drain(line).await;
+    assert_eq!(calls.lock().unwrap().len(), 2);
+    assert_eq!((rig.metrics.dropped(Dropped::Refused).get(), rig.metrics.acknowledged_rows.get()), (2, 3));
+}
+
+/// Scenario: the gateway never answers, and the agent is told to stop.
+/// Guarantees: it ends after the drain time; what was not sent is counted as dropped.
+#[tokio::test]
+async fn what_cannot_be_sent_in_time_is_dropped_at_the_end() {
+    let rig = Rig::new();
+    rig.push("host", 4);
+    let line = Line::InProcess(Box::new(|_| Box::pin(std::future::pending())));
+    let finish = CancellationToken::new();
+    finish.cancel();
+    let run = rig.sender(line).run(finish, Duration::from_millis(20));
+    tokio::time::timeout(PATIENCE, run).await.unwrap();
+    assert_eq!(rig.metrics.dropped(Dropped::Shutdown).get(), 4);
+    rig.assert_sum();
+}
+
+#[tokio::test]
+async fn a_gateway_that_does_not_answer_is_asked_again() {
+    let mut rig = Rig::new();
+    rig.settings.timeout = Duration::from_millis(10).into();
+    rig.push("host", 1);
+    let asked = Mutex::new(0);
+    let line = Line::InProcess(Box::new(move |_| {
+        let mut asked = asked.lock().unwrap();
+        *asked += 1;
+        let silent = *asked <= 2;
+        Box::pin(async move { if silent { std::future::pending().await } else { Ok(()) } })
+    }));
+    rig.drain(line).await;
+    assert_eq!(rig.metrics.acknowledged_rows.get(), 1);
+    assert_eq!(rig.metrics.uplink_requests.with_label_values(&["retry"]).get(), 2);
+}
+
+#[tokio::test]
+async fn rows_older_than_allowed_are_given_up() {
+    let mut rig = Rig::new();
+    rig.settings.give_up_after = Duration::from_millis(5).into();
+    rig.push("host", 3);
+    let line = Line::InProcess(Box::new(|_| Box::pin(async { away() })));
+    rig.drain(line).await;
+    assert_eq!(rig.metrics.dropped(Dropped::Expired).get(), 3);
+}
+
+#[test]
+fn waits_double_up_to_the_longest() {
+    let mut rig = Rig::new();
+    rig.settings.backoff_min = Duration::from_millis(500).into();
+    rig.settings.backoff_max = Duration::from_secs(30).into();
+    let sender = rig.sender(scripted(Vec::new()).0);
+    for (failures, chance, millis) in
+        [(0, 1.0, 500), (0, 0.0, 250), (1, 1.0, 1000), (5, 1.0, 16_000), (6, 1.0, 30_000), (u32::MAX, 0.0, 15_000)]
+    {
+        assert_eq!(sender.backoff(failures, chance), Duration::from_millis(millis), "{failures} {chance}");
+    }
+}
+
+#[test]
+fn a_gateway_can_ask_for_a_wait_but_not_for_any() {
+    let headers = |value: &str| HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
+    assert_eq!(retry_after(&headers("7")), Some(Duration::from_secs(7)));
+    assert_eq!(retry_after(&headers("99999999999")), Some(RETRY_AFTER_MAX));
+    assert_eq!(retry_after(&headers("Wed, 21 Oct 2015 07:28:00 GMT")), None);
+    assert_eq!(retry_after(&HeaderMap::new()), None);
+}
+
+/// What the HTTP gateway of these tests has seen, and what it answers next.
+#[derive(Default)]
+struct Door {
+    seen: Vec<(HeaderMap, Bytes)>,
+    answers: VecDeque<(u16, Option<&'static str>)>,
+}
+
+async fn take(
+    State(door): State<Arc<Mutex<Door>>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, HeaderMap, String) {
+    let mut door = door.lock().unwrap();
+    door.seen.push((headers, body));
+    let (status, after) = door.answers.pop_front().unwrap_or((200, None));
+    let headers = after.map(|after| (RETRY_AFTER, after.parse().unwrap())).into_iter().collect();
+    (StatusCode::from_u16(status).unwrap(), headers, "words".to_owned())
+}
+
+async fn http(answers: &[(u16, Option<&'static str>)]) -> (Line, Arc<Mutex<Door>>) {
+    let door = Arc::new(Mutex::new(Door { answers: answers.iter().copied().collect(), ..Door::default() }));
+    let app = Router::new().route("/v1/arrow", post(take)).with_state(Arc::clone(&door));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1/arrow", listener.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (Line::Http { client: reqwest::Client::new(), url, sender: "edge-1".into() }, door)
+}
+
+/// Scenario: over HTTP; busy, then broken, then well.
+/// Guarantees: the body is an Arrow stream with batch and seq, the headers say stream and sender, retries carry the same bytes.
+#[tokio::test]
+async fn rows_go_over_http_as_arrow() {
+    let rig = Rig::new();
+    rig.push("host", 3);
+    let (line, door) = http(&[(503, Some("0")), (500, None), (429, None)]).await;
+    rig.drain(line).await;
+    let door = door.lock().unwrap();
+    assert_eq!(door.seen.len(), 4);
+    for (headers, body) in &door.seen {
+        assert_eq!(headers["airan-stream"], "host");
+        assert_eq!(headers["airan-sender"], "edge-1");
+        assert_eq!(headers["content-type"], "application/vnd.apache.arrow.stream");
+        let limits = ipc::IpcLimits { bytes: 1 << 20, rows: 100, columns: 200, depth: 8 };
+        let rows = ipc::decode(body, &limits).unwrap();
+        assert_eq!(numbers(&rows), [0, 1, 2]);
+        assert_eq!(rows.column_by_name("batch").unwrap().as_string::<i32>().value(0), BatchId(7).to_hex());
+    }
+    assert_eq!(rig.metrics.acknowledged_rows.get(), 3);
+}
+
+#[tokio::test]
+async fn statuses_that_blame_the_rows_drop_them() {
+    for (status, dropped) in [(400, 2), (413, 2), (415, 2), (401, 0), (404, 0), (503, 0)] {
+        let rig = Rig::new();
+        rig.push("host", 2);
+        let (line, _) = http(&[(status, None)]).await;
+        rig.drain(line).await;
+        assert_eq!(rig.metrics.dropped(Dropped::Refused).get(), dropped, "{status}");
+        assert_eq!(rig.metrics.acknowledged_rows.get(), 2 - dropped, "{status}");
+    }
+}
+
+/// Scenario: nobody listens at first.
+#[tokio::test]
+async fn a_gateway_that_is_not_there_yet_is_waited_for() {
+    let rig = Rig::new();
+    rig.push("host", 2);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let url = format!("http://{address}/v1/arrow").parse().unwrap();
+    let line = Line::Http { client: reqwest::Client::new(), url, sender: "edge-1".into() };
+    let finish = CancellationToken::new();
+    let running = tokio::spawn(rig.sender(line).run(finish.clone(), PATIENCE));
+    let deadline = Instant::now() + PATIENCE;
+    while rig.metrics.uplink_requests.with_label_values(&["retry"]).get() == 0 {
+        assert!(Instant::now() < deadline, "no attempt was made");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!((rig.metrics.uplink_up.get(), rig.queue.rows()), (0, 2));
+    let door = Arc::new(Mutex::new(Door::default()));
+    let app = Router::new().route("/v1/arrow", post(take)).with_state(Arc::clone(&door));
+    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    finish.cancel();
+    tokio::time::timeout(PATIENCE, running).await.unwrap().unwrap();
+    assert_eq!((rig.metrics.acknowledged_rows.get(), rig.metrics.uplink_up.get()), (2, 1));
+    rig.assert_sum();
+}
