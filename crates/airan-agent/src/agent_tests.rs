@@ -50,7 +50,7 @@ async fn endpoints() -> String {
     let app = Router::new()
         .route("/text", get(|| async { TEXT }))
         .route("/open", get(open_metrics))
-        .route("/slow", get(|| std::future::pending::<&str>()))
+        .route("/slow", get(std::future::pending::<&str>))
         .route("/bomb", get(move || std::future::ready(([("content-encoding", "gzip")], bomb.clone()))))
         .route("/many", get(move || std::future::ready(many.clone())))
         .route("/bad", get(|| async { "this is {not metrics\n" }))

@@ -73,7 +73,7 @@ impl fmt::Display for DurationSetting {
         let micros = self.0.as_micros();
         let units = [(86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms")];
         for (size, unit) in units {
-            if micros != 0 && micros % size == 0 {
+            if micros != 0 && micros.is_multiple_of(size) {
                 return write!(f, "{}{unit}", micros / size);
             }
         }
@@ -128,7 +128,7 @@ impl std::str::FromStr for BytesSetting {
 impl fmt::Display for BytesSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (size, unit) in [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
-            if self.0 != 0 && self.0 % size == 0 {
+            if self.0 != 0 && self.0.is_multiple_of(size) {
                 return write!(f, "{}{unit}", self.0 / size);
             }
         }

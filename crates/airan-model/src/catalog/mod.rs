@@ -5,6 +5,7 @@
 
 mod build;
 mod conform;
+mod error;
 mod fields;
 mod file;
 mod stream;
@@ -13,8 +14,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use build::{CatalogError, Problem};
 pub use conform::ConformError;
+pub use error::{CatalogError, Problem};
 pub use fields::{FieldClass, FieldClasses};
 pub use stream::{Column, ColumnType, EntityColumn, Kind, Stream};
 

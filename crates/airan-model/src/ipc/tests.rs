@@ -18,7 +18,7 @@ fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
 
 /// One column of every type a stream has, `rows` long, with nulls in places.
 fn every_type(rows: usize) -> RecordBatch {
-    let some = |i: usize| i % 3 != 0;
+    let some = |i: usize| !i.is_multiple_of(3);
     let histogram = StructArray::new(
         schema::histogram_fields(),
         vec![
