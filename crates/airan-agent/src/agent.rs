@@ -21,6 +21,9 @@ use crate::settings::{CollectorSettings, Settings, TargetSettings};
 use crate::stamp::Stamp;
 use crate::uplink::{Line, Sender, Uplink};
 
+/// Most characters of the agent's own name: those of a host name (RFC 1035).
+const NODE_MAX: usize = 253;
+
 /// Why an agent cannot start. The settings are to be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -46,9 +49,9 @@ pub enum AgentError {
     /// A stream that the catalog lacks but a collector fills.
     #[error("the catalog has no stream `{0}`, which this agent's own collector fills: switch the collector off")]
     NoStream(&'static str),
-    /// A node without a name.
-    #[error("the agent's node has no name")]
-    NoNode,
+    /// A node without a name, or with one that cannot stand in an HTTP header.
+    #[error("`{0}` cannot name the agent's node: write 1 to {NODE_MAX} visible ASCII characters")]
+    Node(String),
     /// The HTTP client cannot be made.
     #[error("cannot make an http client")]
     Client(#[from] reqwest::Error),
@@ -101,8 +104,8 @@ impl Agent {
         uplink: Uplink,
         clock: Clock,
     ) -> Result<Agent, AgentError> {
-        if node.trim().is_empty() {
-            return Err(AgentError::NoNode);
+        if !(1..=NODE_MAX).contains(&node.len()) || !node.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(AgentError::Node(node.to_owned()));
         }
         for (collector, own) in [(Collector::Host, &settings.host), (Collector::Link, &settings.links)] {
             if own.enabled && catalog.stream(collector.stream()).is_none() {

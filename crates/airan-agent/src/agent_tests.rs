@@ -238,7 +238,8 @@ fn settings_that_cannot_work_are_refused() {
     subscriber.labels.insert("ue_id".into(), "7".into());
     assert_eq!(new("n", settings(vec![good.clone()]), Some("http://gateway:4318/")), None);
     for (node, targets, uplink, reason) in [
-        ("", vec![], None, "no name"),
+        ("", vec![], None, "cannot name"),
+        ("edge 1", vec![], None, "cannot name"),
         ("n", vec![good.clone(), good.clone()], None, "two targets are named `a`"),
         ("n", vec![target("a", "localhost:9100")], None, "is no address"),
         ("n", vec![target("a", "https://localhost")], None, "is no address"),

@@ -20,7 +20,7 @@ use crate::settings::UplinkSettings;
 /// The longest wait a gateway can ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
-/// Characters of a gateway's refusal that are logged.
+/// Characters of a gateway's refusal that are logged, of its first piece.
 const REFUSAL_CHARS: usize = 200;
 
 /// What an in-process uplink returns.
@@ -79,14 +79,14 @@ impl Line {
                     .header("airan-stream", &*rows.stream.name)
                     .header("airan-sender", sender)
                     .body(body);
-                let answer = request.send().await.map_err(|error| retry(&plain(&error), None))?;
+                let mut answer = request.send().await.map_err(|error| retry(&plain(&error), None))?;
                 let status = answer.status();
                 if status.is_success() {
                     return Ok(());
                 }
                 let after = retry_after(answer.headers());
-                let text = answer.text().await.unwrap_or_default();
-                let text: String = text.chars().take(REFUSAL_CHARS).collect();
+                let start = answer.chunk().await.ok().flatten().unwrap_or_default();
+                let text: String = String::from_utf8_lossy(&start).chars().take(REFUSAL_CHARS).collect();
                 let reason = format!("the gateway answered {status}: {}", text.trim());
                 match status.as_u16() {
                     // The rows themselves are at fault. Anything else is the gateway's, or the way's to it.
