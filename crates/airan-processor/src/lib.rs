@@ -1,1 +1,43 @@
-//! The processor role: one shard per partition, from messages to committed windows.
+//! The processor role: one shard per partition of the bus, from messages to committed windows.
+
+mod board;
+mod commit;
+mod crew;
+mod dedupe;
+mod entities;
+mod exported;
+mod histogram_rises;
+mod golden;
+mod golden_input;
+mod late;
+mod metrics;
+mod open;
+mod processor;
+mod ranges;
+mod raw;
+mod recover;
+mod rejects;
+mod replay;
+mod results;
+mod rises;
+mod rises_state;
+mod settings;
+mod setup;
+mod shard;
+mod sheet;
+mod split;
+mod stage;
+mod state;
+mod sums;
+mod worker;
+
+pub use board::Readiness;
+pub use golden::{GoldenError, GoldenReport, pipeline_test};
+pub use golden_input::{InputError, read_messages};
+pub use metrics::ProcessorMetrics;
+pub use processor::{Processor, ProcessorError};
+pub use replay::{Cuts, ReplayError, Replayed, ReplayedWindow, replay};
+pub use results::Results;
+pub use settings::{CommitSettings, CounterSettings, IdentitySettings, Settings, WindowSettings};
+pub use setup::Pipeline;
+pub use sheet::StateError;

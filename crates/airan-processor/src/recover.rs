@@ -1,0 +1,226 @@
+//! A shard from what the lake says of it: the state of the last commit, and open windows from raw rows.
+//!
+//! A pipeline the state does not know, or knows with another window width, begins at its watermark: the window that holds it
+//! is its first, built like any other from the raw rows in the lake. Its earlier windows are a matter of a backfill.
+
+use std::sync::Arc;
+
+use airan_model::time::Micros;
+use airan_window::watermark::PartitionTime;
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::error::ArrowError;
+use bytes::Bytes;
+
+use crate::dedupe::{Identities, Known};
+use crate::late::{Dirty, LateReason, Lates};
+use crate::ranges::Ranges;
+use crate::raw::RawRows;
+use crate::rises::Rises;
+use crate::rises_state;
+use crate::setup::Setup;
+use crate::shard::{Shard, StreamShard, watermark_of};
+use crate::sheet::{Sheet, Sheets, StateError};
+use crate::split::times;
+use crate::stage::Stage;
+use crate::sums::Sums;
+
+impl Shard {
+    /// A shard of which nothing was ever committed.
+    pub fn new(setup: &Arc<Setup>, next_offset: i64) -> Shard {
+        let settings = &setup.settings;
+        let streams = setup.streams.iter().map(|of| StreamShard {
+            identities: Identities::new(&settings.identities),
+            rises: Rises::new(&of.stream, &settings.counters),
+            raw: RawRows::default(),
+        });
+        let periods = setup.streams.iter().map(|of| (Arc::clone(&of.stream.name), of.stream.period.as_micros() as Micros));
+        let state_bytes = settings.windows.state_bytes.size();
+        Shard {
+            next_offset,
+            log_time: Micros::MIN,
+            sums: Sums::default(),
+            streams: streams.collect(),
+            time: PartitionTime::new(periods),
+            stages: setup.pipelines.iter().map(|pipeline| Stage::new(pipeline, state_bytes)).collect(),
+            lates: Lates::new(settings.windows.dirty),
+            setup: Arc::clone(setup),
+        }
+    }
+
+    /// A shard as its last commit left it, but for its open windows: they come with [`Shard::rebuild`].
+    pub fn restore(setup: &Arc<Setup>, next_offset: i64, state: Bytes) -> Result<Shard, StateError> {
+        let state = Sheets::read(state)?;
+        let mut shard = Shard::new(setup, next_offset);
+        let Some(of_shard) = state.table("shard") else {
+            return Err(StateError::Damaged("no table `shard`".to_owned()));
+        };
+        shard.read_sums(of_shard);
+        if let Some(identities) = state.table("identities") {
+            shard.read_identities(identities);
+        }
+        for (of, stream) in setup.streams.iter().zip(&mut shard.streams) {
+            rises_state::read(&of.stream, &mut stream.rises, &state);
+            stream.rises.entities.resume(shard.log_time);
+        }
+        if let Some(clocks) = state.table("clocks") {
+            shard.read_clocks(clocks);
+        }
+        shard.read_pipelines(state.table("pipelines"));
+        if let Some(exported) = state.table("exported") {
+            shard.read_exported(exported);
+        }
+        if let Some(late) = state.table("late") {
+            shard.read_late(late);
+        }
+        if let Some(dirty) = state.table("dirty") {
+            for row in 0..dirty.rows() {
+                let (pipeline, site, start) = (dirty.text(row, "pipeline"), dirty.text(row, "site"), dirty.int(row, "start"));
+                if let (Some(pipeline), Some(site), Some(start)) = (pipeline, site, start) {
+                    shard.lates.mark(Dirty { pipeline: pipeline.into(), site: site.into(), start });
+                }
+            }
+        }
+        shard.lates.dirty_dropped = of_shard.count(0, "dirty_dropped");
+        Ok(shard)
+    }
+
+    /// Where the raw rows of a stream are needed from, to build its open windows; None where no pipeline reads it.
+    pub fn rebuild_from(&self, stream: usize) -> Option<Micros> {
+        self.setup.streams[stream].readers.iter().map(|reader| self.stages[reader.pipeline].cutoff()).min()
+    }
+
+    /// Puts raw rows that were committed before into their open windows.
+    pub async fn rebuild(&mut self, stream: usize, rows: &RecordBatch) -> Result<(), ArrowError> {
+        let setup = Arc::clone(&self.setup);
+        let of = &setup.streams[stream];
+        let rows = of.stream.conform(rows).map_err(|error| ArrowError::SchemaError(error.to_string()))?;
+        let ts = times(&rows)?;
+        for reader in &of.readers {
+            let stage = &mut self.stages[reader.pipeline];
+            let cutoff = stage.cutoff();
+            let open = ts.iter().map(|at| Some(*at >= cutoff)).collect::<arrow::array::BooleanArray>();
+            match open.true_count() {
+                0 => continue,
+                all if all == rows.num_rows() => stage.take(reader.input, rows.clone()),
+                _ => stage.take(reader.input, filter_record_batch(&rows, &open)?),
+            }
+            stage.settle(None).await;
+        }
+        Ok(())
+    }
+
+    fn read_sums(&mut self, sheet: &Sheet) {
+        self.log_time = sheet.int(0, "log_time").unwrap_or(Micros::MIN);
+        if self.log_time != Micros::MIN {
+            self.time.observe_message(self.log_time);
+        }
+        self.sums = Sums {
+            appended: sheet.count(0, "appended"),
+            stored: sheet.count(0, "stored"),
+            duplicate: sheet.count(0, "duplicate"),
+            rejected: sheet.count(0, "rejected"),
+            pending: 0,
+            anonymous: sheet.count(0, "anonymous"),
+            foreign: sheet.count(0, "foreign"),
+            out_of_order: sheet.count(0, "out_of_order"),
+        };
+    }
+
+    fn read_identities(&mut self, sheet: &Sheet) {
+        let is_foreign = sheet.column("foreign").and_then(|column| column.as_boolean_opt());
+        let mut current: Option<(usize, Known)> = None;
+        for row in 0..sheet.rows() {
+            let (Some(stream), Some(node), Some(batch)) =
+                (sheet.text(row, "stream"), sheet.text(row, "node"), sheet.text(row, "batch"))
+            else {
+                continue;
+            };
+            let Some(stream) = self.setup.stream(stream) else { continue };
+            let is_same = current
+                .as_ref()
+                .is_some_and(|(of, known)| *of == stream && *known.node == *node && *known.batch == *batch);
+            if !is_same {
+                let known = Known {
+                    node: node.into(),
+                    batch: batch.into(),
+                    is_foreign: is_foreign.is_some_and(|column| column.is_valid(row) && column.value(row)),
+                    last_seen: sheet.int(row, "last_seen").unwrap_or(Micros::MIN),
+                    seen: Ranges::default(),
+                };
+                if let Some((of, done)) = current.replace((stream, known)) {
+                    self.streams[of].identities.restore(done);
+                }
+            }
+            if let (Some((_, known)), Some(first), Some(last)) = (&mut current, sheet.int(row, "first"), sheet.int(row, "last")) {
+                known.seen.add(first, last.max(first), |_, _| {});
+            }
+        }
+        if let Some((of, done)) = current {
+            self.streams[of].identities.restore(done);
+        }
+    }
+
+    fn read_clocks(&mut self, sheet: &Sheet) {
+        for row in 0..sheet.rows() {
+            let (stream, node) = (sheet.text(row, "stream"), sheet.text(row, "node"));
+            let (newest, seen) = (sheet.int(row, "newest"), sheet.int(row, "seen"));
+            if let (Some(stream), Some(node), Some(newest), Some(seen)) = (stream, node, newest, seen) {
+                self.time.observe_rows(stream, node, newest, seen);
+            }
+        }
+    }
+
+    /// Pipelines go on where they were; those without a place in the state begin at their watermark.
+    fn read_pipelines(&mut self, sheet: Option<&Sheet>) {
+        for stage in &mut self.stages {
+            let (name, width) = (&stage.pipeline.spec.name, stage.pipeline.plan.width().micros());
+            let place = sheet.and_then(|sheet| {
+                let is_this = |row: &usize| {
+                    sheet.text(*row, "pipeline") == Some(name) && sheet.int(*row, "width") == Some(width)
+                };
+                sheet.int((0..sheet.rows()).find(is_this)?, "closed_through")
+            });
+            if let Some(closed_through) = place {
+                stage.resume(closed_through);
+            } else if let Some(watermark) = watermark_of(stage, &self.time) {
+                tracing::info!(pipeline = %name, "new to this shard: begins at the watermark");
+                stage.resume(watermark);
+            }
+        }
+    }
+
+    fn read_exported(&mut self, sheet: &Sheet) {
+        for row in 0..sheet.rows() {
+            let (Some(pipeline), Some(metric), Some(value)) =
+                (sheet.text(row, "pipeline"), sheet.text(row, "metric"), sheet.float(row, "value"))
+            else {
+                continue;
+            };
+            let stage = self.stages.iter_mut().find(|stage| stage.pipeline.spec.name == pipeline);
+            let Some(stage) = stage else { continue };
+            let spec = &stage.pipeline.spec;
+            let Some(index) = spec.metrics.iter().position(|declared| declared.name == metric) else { continue };
+            match sheet.text(row, "labels") {
+                None => *stage.exported.overflow.entry(index).or_default() += value,
+                Some(labels) => {
+                    let Ok(labels) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(labels) else { continue };
+                    let values = spec.metrics[index].labels.iter().map(|name| labels.get(name)?.as_str().map(Into::into));
+                    let Some(values) = values.collect::<Option<Vec<_>>>() else { continue };
+                    if values.len() == labels.len() {
+                        stage.exported.series.insert((index, values.into()), value);
+                    }
+                }
+            }
+        }
+    }
+
+    fn read_late(&mut self, sheet: &Sheet) {
+        for row in 0..sheet.rows() {
+            let reason = sheet.text(row, "reason").and_then(LateReason::of);
+            if let (Some(stream), Some(node), Some(reason)) = (sheet.text(row, "stream"), sheet.text(row, "node"), reason) {
+                self.lates.count(&stream.into(), node, reason, sheet.count(row, "rows"));
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The map of a shard: what happens to a message between the bus and a commit.
+//!
+//! ```text
+//! message ─▶ open ─▶ identities ─▶ rises ─▶ late? ─▶ windows of each pipeline ─▶ close ─┐
+//!            decode,  duplicates            │                                           ├─▶ commit
+//!            conform  out                   └──────▶ raw rows ──────────────────────────┘
+//! ```
+//!
+//! A message is the unit: its rows are judged against the windows as they stood before it, then time moves on, then windows
+//! close. Nothing here reads a clock, and batches, commits and restarts leave no trace in what comes out: which windows close,
+//! and with which rows, is a function of the log alone (**W3**).
+
+use std::sync::Arc;
+
+use airan_bus::Received;
+use airan_model::message::{MESSAGE_LIMITS, Message, Rows};
+use airan_model::reject::Reason;
+use airan_model::time::Micros;
+use airan_window::watermark::PartitionTime;
+use arrow::array::RecordBatch;
+use arrow::compute::filter_record_batch;
+use arrow::error::ArrowError;
+use bytes::Bytes;
+
+use crate::dedupe::Identities;
+use crate::late::Lates;
+use crate::open::{Refused, open};
+use crate::raw::RawRows;
+use crate::rises::Rises;
+use crate::setup::Setup;
+use crate::split::{identity_columns, late_rows, newest_by_node};
+use crate::stage::Stage;
+use crate::sums::Sums;
+
+/// One partition's work between two commits, and what it remembers across them.
+pub(crate) struct Shard {
+    pub setup: Arc<Setup>,
+    /// The first offset that has not been applied.
+    pub next_offset: i64,
+    /// The newest append time; never goes back.
+    pub log_time: Micros,
+    pub sums: Sums,
+    pub streams: Vec<StreamShard>,
+    pub time: PartitionTime,
+    pub stages: Vec<Stage>,
+    pub lates: Lates,
+}
+
+/// One stream's part of a shard.
+pub(crate) struct StreamShard {
+    pub identities: Identities,
+    pub rises: Rises,
+    pub raw: RawRows,
+}
+
+/// A message refused as a whole, for the record.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub offset: i64,
+    pub rows: u64,
+    pub payload: Bytes,
+    pub refused: Refused,
+}
+
+impl Shard {
+    /// Applies a message: its rows are stored, known as duplicates, or refused with the message.
+    ///
+    /// An error is a fault of ours, never of the message; the shard is then to be dropped, and nothing of it was committed.
+    pub async fn apply(&mut self, received: Received) -> Result<Option<Refusal>, ArrowError> {
+        let Received { offset, append_time, message, .. } = received;
+        self.next_offset = offset + 1;
+        self.log_time = self.log_time.max(append_time);
+        self.time.observe_message(self.log_time);
+        let refusal = match message {
+            Message::Rows(rows) if rows.rows > MESSAGE_LIMITS.rows as u64 => {
+                let detail = format!("its header says {} rows, the limit is {}", rows.rows, MESSAGE_LIMITS.rows);
+                Some(self.refuse_foreign(offset, detail, rows.payload))
+            }
+            Message::Rows(rows) => self.take(offset, rows)?,
+            Message::Tick => None,
+            Message::Foreign { reason, payload } => Some(self.refuse_foreign(offset, reason, payload)),
+        };
+        self.close_windows().await;
+        Ok(refusal)
+    }
+
+    /// decode → conform → duplicates out → rises → late rows apart → windows and raw rows.
+    fn take(&mut self, offset: i64, message: Rows) -> Result<Option<Refusal>, ArrowError> {
+        self.sums.appended += message.rows;
+        let setup = Arc::clone(&self.setup);
+        let Some(index) = setup.stream(&message.stream) else {
+            let detail = format!("no stream `{}` in this processor's catalog", message.stream);
+            return Ok(Some(self.refuse(offset, message, Refused { reason: Reason::UnknownStream, detail })));
+        };
+        let rows = match open(&setup.streams[index].stream, &message) {
+            Ok(rows) => rows,
+            Err(refused) => return Ok(Some(self.refuse(offset, message, refused))),
+        };
+        let Some(rows) = self.without_duplicates(index, rows)? else { return Ok(None) };
+        let rises = &mut self.streams[index].rises;
+        let rows = rises.add(rows, self.log_time)?;
+        self.sums.out_of_order += std::mem::take(&mut rises.out_of_order);
+        self.hand_to_windows(index, &rows)?;
+        self.note_time(index, &rows);
+        self.sums.pending += rows.num_rows() as u64;
+        self.streams[index].raw.push(rows);
+        Ok(None)
+    }
+
+    fn refuse(&mut self, offset: i64, message: Rows, refused: Refused) -> Refusal {
+        self.sums.rejected += message.rows;
+        Refusal { offset, rows: message.rows, payload: message.payload, refused }
+    }
+
+    /// Its rows cannot be counted, so they are in none of the sums.
+    fn refuse_foreign(&mut self, offset: i64, detail: String, payload: Bytes) -> Refusal {
+        self.sums.foreign += 1;
+        Refusal { offset, rows: 0, payload, refused: Refused { reason: Reason::Foreign, detail } }
+    }
+
+    fn without_duplicates(&mut self, stream: usize, rows: RecordBatch) -> Result<Option<RecordBatch>, ArrowError> {
+        let admitted = self.streams[stream].identities.admit(&identity_columns(&rows)?, self.log_time);
+        self.sums.duplicate += admitted.duplicates;
+        self.sums.anonymous += admitted.anonymous;
+        match admitted.new {
+            None if rows.num_rows() == 0 => Ok(None),
+            None => Ok(Some(rows)),
+            Some(_) if admitted.duplicates == rows.num_rows() as u64 => Ok(None),
+            Some(new) => filter_record_batch(&rows, &new).map(Some),
+        }
+    }
+
+    /// Rows of open windows go to their pipelines; the others are counted, and their windows marked.
+    fn hand_to_windows(&mut self, stream: usize, rows: &RecordBatch) -> Result<(), ArrowError> {
+        let setup = Arc::clone(&self.setup);
+        let of = &setup.streams[stream];
+        let late = late_rows(of, rows, &self.stages, self.log_time, &mut self.lates)?;
+        for (reader, late) in of.readers.iter().zip(late) {
+            let stage = &mut self.stages[reader.pipeline];
+            match late.on_time {
+                None => stage.take(reader.input, rows.clone()),
+                Some(on_time) if on_time.true_count() > 0 => {
+                    stage.take(reader.input, filter_record_batch(rows, &on_time)?);
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest time of each node moves the clocks; backfill moves nothing.
+    fn note_time(&mut self, stream: usize, rows: &RecordBatch) {
+        let of = &self.setup.streams[stream];
+        let oldest = self.log_time.saturating_sub(of.backfill_after);
+        let (time, log_time) = (&mut self.time, self.log_time);
+        newest_by_node(rows, oldest, |node, newest| time.observe_rows(&of.stream.name, node, newest, log_time));
+    }
+
+    /// Each pipeline closes what ends by its watermark: the least of its streams', less its lateness.
+    async fn close_windows(&mut self) {
+        for stage in &mut self.stages {
+            let watermark = watermark_of(stage, &self.time);
+            stage.settle(watermark).await;
+        }
+    }
+
+    /// Bytes of raw rows that wait for a commit.
+    pub fn raw_bytes(&self) -> usize {
+        self.streams.iter().map(|stream| stream.raw.bytes()).sum()
+    }
+
+    /// The start of the oldest window that is or may be open: no raw row from then on may go from the lake.
+    pub fn needed_from(&self) -> Micros {
+        self.stages.iter().map(Stage::cutoff).min().unwrap_or(Micros::MAX)
+    }
+}
+
+/// A pipeline's watermark; None before the first message.
+pub(crate) fn watermark_of(stage: &Stage, time: &PartitionTime) -> Option<Micros> {
+    let streams = stage.pipeline.plan.streams().iter();
+    let newest = streams.map(|stream| time.watermark(stream)).min().flatten()?;
+    Some(newest.saturating_sub(stage.pipeline.spec.lateness.micros()))
+}

@@ -1,0 +1,153 @@
+//! The shard state: what a shard remembers across commits, as tables.
+//!
+//! Written with every commit and read at every claim; small, because open windows are not in it (they are built again from
+//! raw rows). Names of columns and tables are part of the format: they are only ever added (see `sheet`).
+//!
+//! | table | a row is |
+//! | --- | --- |
+//! | `shard` | the shard: its log time and sums |
+//! | `identities` | one range of one batch's numbers |
+//! | `rises/STREAM` | one entity: last time, start and value of each counter |
+//! | `clocks` | one node of one stream: newest time, last append time |
+//! | `pipelines` | one pipeline: window width, closed through |
+//! | `exported` | one Prometheus counter |
+//! | `late` | late rows of one stream, node and reason |
+//! | `dirty` | one window to be restated |
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray};
+use bytes::Bytes;
+
+use crate::rises_state;
+use crate::shard::Shard;
+use crate::sheet::{SheetWriter, StateError};
+use crate::stage::Stage;
+
+/// Writes the state as it will be once everything pending is stored.
+pub(crate) fn write(shard: &Shard) -> Result<Bytes, StateError> {
+    let mut state = SheetWriter::new();
+    write_shard(shard, &mut state)?;
+    write_identities(shard, &mut state)?;
+    for (of, stream) in shard.setup.streams.iter().zip(&shard.streams) {
+        rises_state::write(&of.stream, &stream.rises, &mut state)?;
+    }
+    write_clocks(shard, &mut state)?;
+    write_pipelines(&shard.stages, &mut state)?;
+    write_late(shard, &mut state)?;
+    Ok(state.finish())
+}
+
+fn write_shard(shard: &Shard, state: &mut SheetWriter) -> Result<(), StateError> {
+    let sums = shard.sums.committed();
+    state.table(
+        "shard",
+        vec![
+            ("log_time", ints([shard.log_time])),
+            ("appended", counts([sums.appended])),
+            ("stored", counts([sums.stored])),
+            ("duplicate", counts([sums.duplicate])),
+            ("rejected", counts([sums.rejected])),
+            ("anonymous", counts([sums.anonymous])),
+            ("foreign", counts([sums.foreign])),
+            ("out_of_order", counts([sums.out_of_order])),
+            ("dirty_dropped", counts([shard.lates.dirty_dropped])),
+        ],
+    )
+}
+
+fn write_identities(shard: &Shard, state: &mut SheetWriter) -> Result<(), StateError> {
+    let of_stream = shard.setup.streams.iter().zip(&shard.streams);
+    let known = || of_stream.clone().flat_map(|(of, stream)| stream.identities.iter().map(move |known| (&*of.stream.name, known)));
+    let ranges = || known().flat_map(|(stream, known)| known.seen.iter().map(move |range| (stream, known, range)));
+    state.table(
+        "identities",
+        vec![
+            ("stream", texts(ranges().map(|(stream, ..)| stream))),
+            ("node", texts(ranges().map(|(_, known, _)| &*known.node))),
+            ("batch", texts(ranges().map(|(_, known, _)| &*known.batch))),
+            ("foreign", Arc::new(ranges().map(|(_, known, _)| Some(known.is_foreign)).collect::<BooleanArray>())),
+            ("last_seen", ints(ranges().map(|(_, known, _)| known.last_seen))),
+            ("first", ints(ranges().map(|(.., range)| range.0))),
+            ("last", ints(ranges().map(|(.., range)| range.1))),
+        ],
+    )
+}
+
+fn write_clocks(shard: &Shard, state: &mut SheetWriter) -> Result<(), StateError> {
+    let clocks = shard.time.rows();
+    state.table(
+        "clocks",
+        vec![
+            ("stream", texts(clocks.iter().map(|clock| &*clock.stream))),
+            ("node", texts(clocks.iter().map(|clock| &*clock.node))),
+            ("newest", ints(clocks.iter().map(|clock| clock.newest))),
+            ("seen", ints(clocks.iter().map(|clock| clock.seen))),
+        ],
+    )
+}
+
+fn write_pipelines(stages: &[Stage], state: &mut SheetWriter) -> Result<(), StateError> {
+    state.table(
+        "pipelines",
+        vec![
+            ("pipeline", texts(stages.iter().map(|stage| stage.pipeline.spec.name.as_str()))),
+            ("width", ints(stages.iter().map(|stage| stage.pipeline.plan.width().micros()))),
+            ("closed_through", ints(stages.iter().map(Stage::closed_through))),
+        ],
+    )?;
+    let mut rows: Vec<(&str, &str, Option<String>, f64)> = Vec::new();
+    for stage in stages {
+        let spec = &stage.pipeline.spec;
+        let name_of = |metric: usize| spec.metrics[metric].name.as_str();
+        for ((metric, values), value) in &stage.exported.series {
+            let labels = spec.metrics[*metric].labels.iter().map(String::as_str).zip(values.iter().map(|value| &**value));
+            let labels = serde_json::Value::from_iter(labels).to_string();
+            rows.push((&spec.name, name_of(*metric), Some(labels), *value));
+        }
+        rows.extend(stage.exported.overflow.iter().map(|(metric, value)| (&*spec.name, name_of(*metric), None, *value)));
+    }
+    state.table(
+        "exported",
+        vec![
+            ("pipeline", texts(rows.iter().map(|row| row.0))),
+            ("metric", texts(rows.iter().map(|row| row.1))),
+            ("labels", Arc::new(rows.iter().map(|row| row.2.as_deref()).collect::<StringArray>())),
+            ("value", Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.3)))),
+        ],
+    )
+}
+
+fn write_late(shard: &Shard, state: &mut SheetWriter) -> Result<(), StateError> {
+    let late: Vec<_> = shard.lates.rows().collect();
+    state.table(
+        "late",
+        vec![
+            ("stream", texts(late.iter().map(|late| &**late.0))),
+            ("node", texts(late.iter().map(|late| late.1))),
+            ("reason", texts(late.iter().map(|late| late.2.as_str()))),
+            ("rows", counts(late.iter().map(|late| late.3))),
+        ],
+    )?;
+    let dirty = shard.lates.dirty();
+    state.table(
+        "dirty",
+        vec![
+            ("pipeline", texts(dirty.iter().map(|dirty| &*dirty.pipeline))),
+            ("site", texts(dirty.iter().map(|dirty| &*dirty.site))),
+            ("start", ints(dirty.iter().map(|dirty| dirty.start))),
+        ],
+    )
+}
+
+pub(crate) fn ints(values: impl IntoIterator<Item = i64>) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(values))
+}
+
+fn counts(values: impl IntoIterator<Item = u64>) -> ArrayRef {
+    ints(values.into_iter().map(|count| i64::try_from(count).unwrap_or(i64::MAX)))
+}
+
+pub(crate) fn texts<'a>(values: impl IntoIterator<Item = &'a str>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}
