@@ -1,0 +1,67 @@
+//! The settings of the binary itself; those of the roles are theirs.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use airan_model::settings::DurationSetting;
+use serde::{Deserialize, Serialize};
+
+/// The `catalog` section.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CatalogSection {
+    /// A folder of catalog files; None: the built-in catalog.
+    pub folder: Option<PathBuf>,
+}
+
+/// The `inventory` section.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct InventorySection {
+    /// The inventory file; None: only this node is known.
+    pub file: Option<PathBuf>,
+    /// Site of this node where there is no file.
+    pub site: String,
+    /// Jurisdiction of this node where there is no file.
+    pub jurisdiction: String,
+    /// How often the file is looked at.
+    pub reload: DurationSetting,
+}
+
+/// The `pipelines` section.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PipelinesSection {
+    /// A folder of pipelines; None: the built-in ones.
+    pub folder: Option<PathBuf>,
+}
+
+/// The `admin` section.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminSection {
+    /// Address of `/metrics` and its neighbours.
+    pub listen: SocketAddr,
+    /// Lets it listen on other than loopback addresses.
+    pub insecure: bool,
+}
+
+/// The `log` section.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSection {
+    /// A level, or levels by module.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
