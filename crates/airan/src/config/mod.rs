@@ -25,6 +25,7 @@ use airan_model::Place;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use read::unknown;
 pub use sections::{AdminSection, CatalogSection, InventorySection, LogFormat, LogSection, PipelinesSection};
 use substitute::{PROCESS, Sources};
 use tree::{Node, Value};
@@ -258,7 +259,10 @@ fn typed(tree: &Node) -> Result<Config, ConfigError> {
 fn bus_settings(bus: &Node) -> Result<BusSettings, ConfigError> {
     let mut settings = bus.clone();
     let Some(kind) = settings.take("type") else {
-        return Err(ConfigError::at(bus.place.clone(), "`type: local` or `type: kafka` and its settings are wanted here"));
+        return Err(ConfigError::at(
+            bus.place.clone(),
+            "`type: local` or `type: kafka` and its settings are wanted here",
+        ));
     };
     match &kind.value {
         Value::Text(name) if name == "kafka" => Ok(BusSettings::Kafka(read::read(&settings)?)),
@@ -274,10 +278,10 @@ impl Config {
     pub fn node_name(&self) -> Result<String, ConfigError> {
         let configured = self.node.clone().filter(|name| !name.trim().is_empty());
         let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
-        configured.or_else(host).filter(|name| !name.is_empty()).ok_or_else(|| ConfigError {
-            place: None,
-            message: "this machine has no host name: set `node`".to_owned(),
-        })
+        configured
+            .or_else(host)
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| ConfigError { place: None, message: "this machine has no host name: set `node`".to_owned() })
     }
 
     /// Where the lake is, if that is a folder of this machine.

@@ -175,7 +175,8 @@ fn substituted_values_become_what_is_wanted() {
 /// Guarantees: no printing of settings and no error shows one.
 #[test]
 fn secrets_are_never_printed() {
-    let user = "node: ${TOKEN}\nlake:\n  options: {aws_secret_access_key: plain0ne, aws_session: '${file:/run/secret}'}\n";
+    let user =
+        "node: ${TOKEN}\nlake:\n  options: {aws_secret_access_key: plain0ne, aws_session: '${file:/run/secret}'}\n";
     let loaded = load(user, Mode::Up).unwrap_or_else(|e| panic!("{e}"));
     let printed = format!("{:?}\n{}", loaded.config.lake, loaded.show().unwrap());
     for secret in ["hunter2", "plain0ne", "tr0ub4dor"] {
@@ -213,7 +214,8 @@ fn a_file_holds_only_what_differs() {
 #[test]
 fn the_data_folder_of_the_command_line_wins() {
     let user = Some(("site.yaml", "lake: {path: /elsewhere}\n"));
-    let config = load_text(user, Mode::Up, Some(Path::new("/tmp/d")), &SOURCES).unwrap_or_else(|e| panic!("{e}")).config;
+    let config =
+        load_text(user, Mode::Up, Some(Path::new("/tmp/d")), &SOURCES).unwrap_or_else(|e| panic!("{e}")).config;
     assert_eq!(config.lake.path, "/tmp/d/lake");
     let BusSettings::Local(log) = config.bus else { panic!("local") };
     assert_eq!(serde_json::to_value(&log).unwrap()["path"], "/tmp/d/log");

@@ -106,11 +106,7 @@ impl Node {
     }
 }
 
-fn build(
-    parsed: Spanned<Parsed>,
-    at: &dyn Fn(Location) -> Place,
-    sources: &Sources<'_>,
-) -> Result<Node, ConfigError> {
+fn build(parsed: Spanned<Parsed>, at: &dyn Fn(Location) -> Place, sources: &Sources<'_>) -> Result<Node, ConfigError> {
     let place = at(parsed.referenced);
     let mut written = None;
     let value = match parsed.value {

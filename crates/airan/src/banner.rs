@@ -1,0 +1,90 @@
+//! What `airan up` prints when it starts: where to look, and two lines to try.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use airan_gateway::Addresses;
+use anyhow::Result;
+
+use crate::config::Config;
+
+/// What the command line said, for lines that can be copied.
+pub struct Shown {
+    /// `--data`.
+    pub data: Option<PathBuf>,
+    /// `--config`.
+    pub config: Option<PathBuf>,
+}
+
+/// Prints it to stdout.
+///
+/// # Errors
+/// If stdout is closed or this machine has no name.
+pub fn print(config: &Config, shown: &Shown, admin: SocketAddr, doors: Addresses) -> Result<()> {
+    let program = std::env::args().next().unwrap_or_else(|| "airan".to_owned());
+    let text = text(&program, &config.node_name()?, &config.lake.path, shown, admin, doors);
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+fn text(program: &str, node: &str, lake: &str, shown: &Shown, admin: SocketAddr, doors: Addresses) -> String {
+    let folders = [("--data", &shown.data), ("--config", &shown.config)].into_iter();
+    let options: String = folders
+        .filter_map(|(name, value)| {
+            value.as_ref().map(|value| format!(" {name} {}", quoted(&value.display().to_string())))
+        })
+        .collect();
+    let row = serde_json::json!({"stream": "accelerator", "node": node, "device": "GPU-0", "utilization": 0.5});
+    let (admin, http) = (reachable(admin), reachable(doors.http));
+    format!(
+        "airan is up as node {node}; Ctrl-C ends it.
+  metrics  http://{admin}/metrics
+  lake     {lake}
+  doors    OTLP/HTTP http://{http}, OTLP/gRPC {grpc}
+  query    {program} query{options} \"SELECT ts, node, load1, memory_available_bytes FROM host ORDER BY ts DESC LIMIT 5\"
+  push     curl -sS -H 'content-type: application/x-ndjson' --data-binary {row} http://{http}/v1/ndjson
+",
+        grpc = reachable(doors.grpc),
+        program = quoted(program),
+        row = quoted(&row.to_string()),
+    )
+}
+
+/// An address to connect to, of one to listen on.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: a data folder with a blank, doors on all interfaces.
+    /// Guarantees: the printed lines can be given to a shell as they are.
+    #[test]
+    fn printed_lines_can_be_copied() {
+        let shown = Shown { data: Some("my data".into()), config: None };
+        let doors = Addresses { http: "0.0.0.0:4318".parse().unwrap(), grpc: "[::]:4317".parse().unwrap() };
+        let text =
+            text("target/release/airan", "it's", "my data/lake", &shown, "127.0.0.1:4320".parse().unwrap(), doors);
+        assert!(text.contains("target/release/airan query --data 'my data' \"SELECT "), "{text}");
+        assert!(text.contains("http://127.0.0.1:4318/v1/ndjson\n") && text.contains("OTLP/gRPC [::1]:4317"), "{text}");
+        assert!(text.contains(r#""node":"it'\''s""#), "{text}");
+    }
+}

@@ -1,0 +1,157 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands;
+use crate::config::{self, Loaded, Mode};
+use crate::output::Format;
+use crate::{logging, wiring};
+
+/// Telemetry pipeline for AI-RAN edge sites: accelerators, radio, timing, inference and hosts, in event-time windows, as
+/// Parquet and Prometheus metrics.
+#[derive(Debug, Parser)]
+#[command(name = "airan", version, about, propagate_version = true, max_term_width = 120)]
+#[command(
+    after_help = "Every setting and its default: config/defaults.yaml. Exit codes: 0 done, 1 failed, 2 command line or configuration to be mended."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs gateway, processor and agent in one process, with a log and a lake on the local disk
+    ///
+    /// Collects this machine's host and interface telemetry, takes what is pushed to its doors, and scrapes the targets of the
+    /// configuration. Ctrl-C drains and exits; the next start goes on where this one stopped.
+    Up(UpArgs),
+    /// Runs the agent: collects and scrapes on the edge, sends to a gateway
+    Agent(RoleArgs),
+    /// Runs the gateway: takes rows at its doors, hands them to Kafka
+    Gateway(RoleArgs),
+    /// Runs the processor: windows and Parquet from Kafka
+    Processor(RoleArgs),
+    /// Runs SQL over the lake
+    ///
+    /// Tables are the streams (raw rows), the pipelines' windows, and `<table>_latest` with the newest revision of each window.
+    Query(commands::query::QueryArgs),
+    /// Lists the lake's files, checks it, applies its retention
+    #[command(subcommand)]
+    Lake(commands::lake::LakeCommand),
+    /// Lists streams, columns, units, and the foreign metrics that map to them
+    Catalog(commands::catalog::CatalogArgs),
+    /// Tells about the inventory of nodes and sites
+    #[command(subcommand)]
+    Inventory(commands::inventory::InventoryCommand),
+    /// Runs the tests of pipelines: each folder's input against its expected rows
+    Test(commands::test::TestArgs),
+    /// Checks configuration, catalog, inventory and pipelines without running anything
+    Validate(commands::validate::ValidateArgs),
+}
+
+#[derive(Debug, Args)]
+struct UpArgs {
+    /// Folder for log and lake [default: ./data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Configuration file with what differs from config/defaults.yaml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct RoleArgs {
+    /// Configuration file with what differs from config/defaults.yaml
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Where a tool finds its settings.
+#[derive(Debug, Args)]
+pub struct Settings {
+    /// Configuration file with what differs from config/defaults.yaml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder that `airan up` keeps log and lake in [default: ./data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+/// How a tool prints.
+#[derive(Debug, Args)]
+pub struct Printed {
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+impl Settings {
+    /// Reads them.
+    pub fn load(&self) -> Result<Loaded> {
+        Ok(config::load(self.config.as_deref(), Mode::Role, self.data.as_deref())?)
+    }
+}
+
+impl Cli {
+    /// Does what the command line asks for.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            Command::Up(args) => {
+                let loaded = config::load(args.config.as_deref(), Mode::Up, args.data.as_deref())?;
+                logging::start(&loaded.config.log)?;
+                let shown = crate::banner::Shown { data: args.data, config: args.config };
+                runtime()?.block_on(wiring::up(loaded.config, shown))
+            }
+            Command::Agent(args) => runtime()?.block_on(wiring::agent(args.load()?)),
+            Command::Gateway(args) => runtime()?.block_on(wiring::gateway(args.load()?)),
+            Command::Processor(args) => runtime()?.block_on(wiring::processor(args.load()?)),
+            Command::Query(args) => runtime()?.block_on(commands::query::run(args)),
+            Command::Lake(command) => runtime()?.block_on(commands::lake::run(command)),
+            Command::Catalog(args) => commands::catalog::run(&args),
+            Command::Inventory(command) => runtime()?.block_on(commands::inventory::run(command)),
+            Command::Test(args) => runtime()?.block_on(commands::test::run(args)),
+            Command::Validate(args) => runtime()?.block_on(commands::validate::run(args)),
+        }
+    }
+}
+
+impl RoleArgs {
+    fn load(&self) -> Result<config::Config> {
+        let loaded = config::load(Some(&self.config), Mode::Role, None)?;
+        logging::start(&loaded.config.log)?;
+        Ok(loaded.config)
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("airan").build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Scenario: a role without its configuration, and the formats.
+    /// Guarantees: refused before anything starts.
+    #[test]
+    fn roles_need_a_configuration() {
+        for role in ["agent", "gateway", "processor"] {
+            assert!(Cli::try_parse_from(["airan", role]).is_err(), "{role}");
+            assert!(Cli::try_parse_from(["airan", role, "--config", "x.yaml"]).is_ok(), "{role}");
+        }
+        assert!(Cli::try_parse_from(["airan", "query", "SELECT 1", "--format", "csv"]).is_ok());
+        assert!(Cli::try_parse_from(["airan", "query", "SELECT 1", "--format", "xml"]).is_err());
+        assert!(Cli::try_parse_from(["airan"]).is_err());
+    }
+}

@@ -1,0 +1,8 @@
+//! The tools of the command line, one file each.
+
+pub mod catalog;
+pub mod inventory;
+pub mod lake;
+pub mod query;
+pub mod test;
+pub mod validate;

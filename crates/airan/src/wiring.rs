@@ -1,0 +1,202 @@
+//! The roles wired into a process.
+//!
+//! ```text
+//! up         agent ──in process──▶ gateway ──local log──▶ processor ──▶ lake, /metrics
+//!
+//! agent      agent ──HTTP──▶
+//! gateway            ──HTTP, gRPC──▶ gateway ──Kafka──▶
+//! processor                                   ──Kafka──▶ processor ──▶ lake, /metrics
+//! ```
+//!
+//! Each function below is a table of contents: what a process consists of, in the order in which it is made, which is also the
+//! order of the path. Roles are stopped in that order too, so that each hands on what it holds.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use airan_agent::{Agent, Submit, Uplink, UplinkError};
+use airan_bus::{Bus, BusSettings};
+use airan_decode::DecodedRows;
+use airan_gateway::{Door, Gateway, Intake, Refusal};
+use airan_lake::Lake;
+use airan_model::catalog::Catalog;
+use airan_processor::Processor;
+use anyhow::{Context, Result};
+use tokio::sync::watch;
+
+use crate::banner::{self, Shown};
+use crate::config::{Config, ConfigError};
+use crate::process::{Process, registered};
+use crate::{inventory, pipelines};
+
+/// `airan up`: every role in one process.
+pub async fn up(config: Config, shown: Shown) -> Result<()> {
+    let catalog = load_catalog(&config)?;
+    let mut process = Process::start(&config).await?;
+    let bus = open_bus(&config, &mut process).await?;
+    let gateway = make_gateway(&config, &mut process, &catalog, &bus).await?;
+    let processor = make_processor(&config, &mut process, &catalog, &bus).await?;
+    let uplink = Uplink::InProcess(submit_to(gateway.intake(), config.node_name()?));
+    let agent = make_agent(&config, &process, &catalog, uplink)?;
+    banner::print(&config, &shown, process.admin_address, gateway.addresses())?;
+
+    process.work("agent", |stop| run_agent(agent, stop));
+    process.work("gateway", |stop| run_gateway(gateway, stop));
+    process.work("processor", |stop| run_processor(processor, stop));
+    process.run().await
+}
+
+/// `airan agent`: rows go to a gateway over HTTP.
+pub async fn agent(config: Config) -> Result<()> {
+    let url = config.agent.uplink.url.clone().ok_or_else(|| ConfigError {
+        place: None,
+        message: "agent.uplink.url is not set: write the gateway's address, as http://host:4318".to_owned(),
+    })?;
+    let catalog = load_catalog(&config)?;
+    let mut process = Process::start(&config).await?;
+    let agent = make_agent(&config, &process, &catalog, Uplink::Http { url })?;
+    process.work("agent", |stop| run_agent(agent, stop));
+    process.run().await
+}
+
+/// `airan gateway`: rows from the doors go to Kafka.
+pub async fn gateway(config: Config) -> Result<()> {
+    needs_kafka(&config, "gateway")?;
+    let catalog = load_catalog(&config)?;
+    let mut process = Process::start(&config).await?;
+    let bus = open_bus(&config, &mut process).await?;
+    let gateway = make_gateway(&config, &mut process, &catalog, &bus).await?;
+    process.work("gateway", |stop| run_gateway(gateway, stop));
+    process.run().await
+}
+
+/// `airan processor`: rows from Kafka become windows and Parquet.
+pub async fn processor(config: Config) -> Result<()> {
+    needs_kafka(&config, "processor")?;
+    let catalog = load_catalog(&config)?;
+    let mut process = Process::start(&config).await?;
+    let bus = open_bus(&config, &mut process).await?;
+    let processor = make_processor(&config, &mut process, &catalog, &bus).await?;
+    process.work("processor", |stop| run_processor(processor, stop));
+    process.run().await
+}
+
+/// The catalog of the configuration: a folder's, or the built-in one.
+pub fn load_catalog(config: &Config) -> Result<Arc<Catalog>> {
+    let folder = config.catalog.folder.as_deref();
+    Ok(Arc::new(folder.map_or_else(Catalog::builtin, |folder: &Path| Catalog::load(folder))?))
+}
+
+async fn open_bus(config: &Config, process: &mut Process) -> Result<Arc<dyn Bus>> {
+    process.admin.starting(Some("waiting for the bus"));
+    let clock = process.clock.clone();
+    let open = async { airan_bus::open(&config.bus, clock).await.context("cannot open the bus") };
+    let bus = process.or_signal(open).await?;
+    let ready = Arc::clone(&bus);
+    process.admin.watch("bus", move || {
+        let bus = Arc::clone(&ready);
+        async move { bus.ready().await }
+    });
+    Ok(bus)
+}
+
+async fn make_gateway(
+    config: &Config,
+    process: &mut Process,
+    catalog: &Arc<Catalog>,
+    bus: &Arc<dyn Bus>,
+) -> Result<Gateway> {
+    let (publish, inventory) = watch::channel(Arc::new(inventory::load(config)?));
+    tokio::spawn(inventory::follow(config.clone(), publish, process.rest()));
+    let (bus, catalog, clock) = (Arc::clone(bus), Arc::clone(catalog), process.clock.clone());
+    let gateway = Gateway::bind(config.gateway.clone(), bus, catalog, inventory, clock).await?;
+    registered("gateway", gateway.metrics().register(process.admin.registry()))?;
+    process.admin.show_missing_of(gateway.intake());
+    Ok(gateway)
+}
+
+async fn make_processor(
+    config: &Config,
+    process: &mut Process,
+    catalog: &Arc<Catalog>,
+    bus: &Arc<dyn Bus>,
+) -> Result<Processor> {
+    process.admin.starting(Some("opening the lake"));
+    let pipelines = pipelines::load(config, catalog).await?;
+    let clock = process.clock.clone();
+    let open = async { Lake::open(&config.lake, clock).await.context("cannot open the lake (lake.path)") };
+    let lake = process.or_signal(open).await?;
+    let registry = process.admin.registry();
+    registered("lake", lake.metrics().register(registry))?;
+    let (bus, catalog, clock) = (Arc::clone(bus), Arc::clone(catalog), process.clock.clone());
+    let processor = Processor::new(config.processor.clone(), bus, lake, catalog, pipelines, clock)?;
+    registered("processor", processor.metrics().register(registry))?;
+    registered("pipelines", processor.results().register(registry))?;
+    let readiness = processor.readiness();
+    process.admin.watch("processor", move || std::future::ready(readiness.check()));
+    Ok(processor)
+}
+
+fn make_agent(config: &Config, process: &Process, catalog: &Arc<Catalog>, uplink: Uplink) -> Result<Agent> {
+    let node = config.node_name()?;
+    let agent = Agent::new(&node, config.agent.clone(), Arc::clone(catalog), uplink, process.clock.clone())?;
+    registered("agent", agent.metrics().register(process.admin.registry()))?;
+    Ok(agent)
+}
+
+async fn run_agent(agent: Agent, stop: tokio_util::sync::CancellationToken) -> Result<()> {
+    agent.run(stop).await;
+    Ok(())
+}
+
+async fn run_gateway(gateway: Gateway, stop: tokio_util::sync::CancellationToken) -> Result<()> {
+    Ok(gateway.run(stop).await?)
+}
+
+async fn run_processor(processor: Processor, stop: tokio_util::sync::CancellationToken) -> Result<()> {
+    Ok(processor.run(stop).await?)
+}
+
+/// The agent's way to the gateway of its own process.
+fn submit_to(intake: Intake, node: String) -> Submit {
+    Box::new(move |rows: DecodedRows| {
+        let (intake, node) = (intake.clone(), node.clone());
+        Box::pin(async move {
+            match intake.submit(vec![rows], &node, Door::Agent).await {
+                Ok(_ack) => Ok(()),
+                Err(refusal) => Err(for_the_agent(&refusal)),
+            }
+        })
+    })
+}
+
+/// A refusal in the words of the agent's next step.
+fn for_the_agent(refusal: &Refusal) -> UplinkError {
+    let reason = refusal.to_string();
+    match refusal {
+        Refusal::Malformed { .. }
+        | Refusal::TooLarge { .. }
+        | Refusal::RowTooLarge { .. }
+        | Refusal::Unsupported { .. } => UplinkError::Refused { reason },
+        Refusal::Slow => UplinkError::Retry { reason, after: None },
+        Refusal::OverShare { retry_after }
+        | Refusal::Busy { retry_after, .. }
+        | Refusal::Unavailable { retry_after, .. }
+        | Refusal::Unknown { retry_after, .. }
+        | Refusal::Internal { retry_after, .. } => UplinkError::Retry { reason, after: Some(*retry_after) },
+    }
+}
+
+/// The local log serves one process alone.
+fn needs_kafka(config: &Config, role: &str) -> Result<(), ConfigError> {
+    match config.bus {
+        BusSettings::Kafka(_) => Ok(()),
+        BusSettings::Local(_) => Err(ConfigError {
+            place: None,
+            message: format!(
+                "bus.type is local, a log that one process alone can use: set `bus: {{type: kafka, brokers: …}}` for `airan {role}`, \
+                 or run `airan up`"
+            ),
+        }),
+    }
+}
