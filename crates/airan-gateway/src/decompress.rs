@@ -50,7 +50,8 @@ pub(crate) fn decompress(encoding: Encoding, body: Bytes, limit: usize, ticket: 
         Encoding::Identity => return if body.len() > limit { Err(too_large(limit)) } else { Ok(body) },
         Encoding::Gzip => drain(flate2::bufread::MultiGzDecoder::new(&body[..]), &body, limit, ticket)?,
         Encoding::Zstd => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(&body[..]).map_err(|error| broken(&error, limit))?;
+            let mut decoder =
+                zstd::stream::read::Decoder::with_buffer(&body[..]).map_err(|error| broken(&error, limit))?;
             let log = usize::BITS - limit.saturating_sub(1).leading_zeros();
             decoder.window_log_max(log.clamp(WINDOW_LOG.0, WINDOW_LOG.1)).map_err(|error| broken(&error, limit))?;
             drain(decoder, &body, limit, ticket)?
@@ -83,7 +84,9 @@ fn broken(error: &std::io::Error, limit: usize) -> Refusal {
     match error.kind() {
         // ZSTD_error_frameParameter_windowTooLarge: the frame says that it needs a window over the limit.
         _ if error.to_string().contains("too much memory") => too_large(limit),
-        std::io::ErrorKind::UnexpectedEof => Refusal::malformed(Reason::BadCompression, "the compressed body is cut off"),
+        std::io::ErrorKind::UnexpectedEof => {
+            Refusal::malformed(Reason::BadCompression, "the compressed body is cut off")
+        }
         _ => Refusal::malformed(Reason::BadCompression, format!("the compressed body is damaged: {error}")),
     }
 }

@@ -135,9 +135,8 @@ impl Gatherer {
         shared.metrics.waiting_bytes.add(bytes as i64);
 
         let (tell, done) = oneshot::channel();
-        let request = Arc::new(Request {
-            state: Mutex::new(RequestState { left: pieces.len(), worst: None, done: Some(tell) }),
-        });
+        let request =
+            Arc::new(Request { state: Mutex::new(RequestState { left: pieces.len(), worst: None, done: Some(tell) }) });
         if pieces.is_empty() {
             request.finish();
         }

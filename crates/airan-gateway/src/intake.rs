@@ -203,7 +203,10 @@ impl Intake {
 
     fn internal(&self, error: &tokio::task::JoinError) -> Refusal {
         tracing::error!(%error, "a request's work ended without a result");
-        Refusal::Internal { message: "the request's work ended without a result".to_owned(), retry_after: self.inner.retry_after }
+        Refusal::Internal {
+            message: "the request's work ended without a result".to_owned(),
+            retry_after: self.inner.retry_after,
+        }
     }
 }
 
@@ -227,8 +230,7 @@ impl Inner {
         let door = parcel.door.as_str();
         self.metrics.body_bytes.with_label_values(&[door]).inc_by(body.len() as u64);
 
-        let context =
-            Context { catalog: &self.catalog, limits: &self.limits, default_node: &parcel.sender, now };
+        let context = Context { catalog: &self.catalog, limits: &self.limits, default_node: &parcel.sender, now };
         let decoded = parcel.decode(&body, &context).map_err(|refusal| failed(refusal, &body, 0))?;
         let Decoded { rows, tally, refused } = decoded;
         self.count_decoded(parcel.door, &tally);
@@ -284,7 +286,13 @@ impl Inner {
     }
 
     /// Offers the rows to the bus and waits for the end of each of them.
-    async fn produce(&self, door: Door, admitted: Admitted, started: Instant, deadline: Instant) -> Result<(), Refusal> {
+    async fn produce(
+        &self,
+        door: Door,
+        admitted: Admitted,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
         let pending = self.gatherer.offer(door, admitted.parts)?;
         let settled = tokio::time::timeout_at(deadline, pending.settled());
         settled.await.unwrap_or_else(|_| {

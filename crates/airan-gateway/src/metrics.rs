@@ -86,8 +86,11 @@ impl GatewayMetrics {
             IntCounterVec::new(Opts::new(format!("airan_gateway_{name}"), help), labels)
         };
         let gauge = |name: &str, help: &str| IntGauge::new(format!("airan_gateway_{name}"), help);
-        let rows_total =
-            counters("rows_total", "Rows by door and outcome: received = acknowledged + refused + unknown.", &["door", "outcome"])?;
+        let rows_total = counters(
+            "rows_total",
+            "Rows by door and outcome: received = acknowledged + refused + unknown.",
+            &["door", "outcome"],
+        )?;
         let rows = Door::ALL
             .iter()
             .map(|door| {
@@ -131,7 +134,11 @@ impl GatewayMetrics {
                 &["node"],
             )?,
             implausible_nodes: Mutex::new(Vec::new()),
-            dropped_fields: counters("dropped_fields_total", "Fields naming a subscriber that were dropped.", &["door"])?,
+            dropped_fields: counters(
+                "dropped_fields_total",
+                "Fields naming a subscriber that were dropped.",
+                &["door"],
+            )?,
             sentinels: counters("sentinels_total", "Samples whose value says that there is none.", &["door"])?,
             unassigned_rows: counter("unassigned_rows_total", "Rows of nodes that the inventory does not know.")?,
             unassigned_nodes: gauge("unassigned_nodes", "Nodes that the inventory does not know.")?,

@@ -14,9 +14,9 @@ use prost::Message;
 use serde_json::json;
 use tonic::Code;
 
+use crate::Refusal;
 use crate::decompress::ACCEPTED;
 use crate::intake::{Ack, whole_seconds};
-use crate::Refusal;
 
 /// Longest list of reasons in an answer.
 const REASONS_MAX: usize = 16;
@@ -176,14 +176,15 @@ pub(crate) fn rows(outcome: &Result<Ack, Refusal>) -> Response {
     match outcome {
         Err(refusal) => error(refusal),
         Ok(ack) => {
-            let list = |refused: &Refused| {
-                json!({"reason": refused.reason.as_str(), "count": refused.count, "example": refused.example})
-            };
+            let list = |refused: &Refused| json!({"reason": refused.reason.as_str(), "count": refused.count, "example": refused.example});
             let refused: Vec<_> = ack.refused.iter().take(REASONS_MAX).map(list).collect();
             let (status, body) = match ack.refused.first() {
                 Some(first) if ack.rows == 0 => {
                     let error = format!("no line could be read: {}", reasons(&ack.refused));
-                    (StatusCode::BAD_REQUEST, json!({"error": error, "reason": first.reason.as_str(), "refused": refused}))
+                    (
+                        StatusCode::BAD_REQUEST,
+                        json!({"error": error, "reason": first.reason.as_str(), "refused": refused}),
+                    )
                 }
                 _ => (StatusCode::OK, json!({"rows": ack.rows, "refused": refused})),
             };

@@ -185,7 +185,9 @@ mod tests {
         assert_eq!(unframe(&gzip, packed.clone()).unwrap().0, Encoding::Gzip);
         assert!(unframe(&HeaderMap::new(), packed.clone()).is_err());
         assert_eq!(unframe(&header(GRPC_ENCODING, "br"), packed).unwrap_err().reason(), "unsupported_format");
-        for bad in [&b""[..], b"\0\0\0", b"\0\0\0\0\x03hi", b"\0\0\0\0\x01hi", b"\0\0\0\0\0\0\0\0\0\0", b"\x07\0\0\0\x02hi"] {
+        for bad in
+            [&b""[..], b"\0\0\0", b"\0\0\0\0\x03hi", b"\0\0\0\0\x01hi", b"\0\0\0\0\0\0\0\0\0\0", b"\x07\0\0\0\x02hi"]
+        {
             assert!(unframe(&gzip, Bytes::from_static(bad)).is_err(), "{bad:?}");
         }
     }

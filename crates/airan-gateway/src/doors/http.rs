@@ -71,7 +71,11 @@ async fn no_path(State(intake): State<Intake>) -> Response {
 }
 
 async fn no_method(State(intake): State<Intake>) -> Response {
-    count(&intake, "none", answer::no_such(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes POST"))
+    count(
+        &intake,
+        "none",
+        answer::no_such(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes POST"),
+    )
 }
 
 fn counted(intake: &Intake, door: Door, response: Response) -> Response {

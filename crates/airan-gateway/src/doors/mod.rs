@@ -6,15 +6,19 @@ pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod serve;
 
+#[cfg(test)]
+#[path = "tests.rs"]
+mod door_tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT};
+use ::http::{HeaderMap, HeaderName, Request, request};
 use airan_model::reject::Reason;
 use axum::body::Body;
 use base64::Engine;
 use bytes::{Bytes, BytesMut};
-use ::http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT};
-use ::http::{HeaderMap, HeaderName, Request, request};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 

@@ -92,7 +92,11 @@ pub(crate) async fn serve(listener: TcpListener, routes: Router, serving: Servin
     drop(listener);
     let drained = tokio::time::timeout(serving.drain, async { while connections.join_next().await.is_some() {} }).await;
     if drained.is_err() {
-        tracing::warn!(door = serving.name, connections = connections.len(), "requests under way were cut off at shutdown");
+        tracing::warn!(
+            door = serving.name,
+            connections = connections.len(),
+            "requests under way were cut off at shutdown"
+        );
         serving.open.sub(connections.len() as i64);
         connections.shutdown().await;
     }
@@ -103,11 +107,7 @@ fn builder(serving: &Serving) -> auto::Builder<TokioExecutor> {
     if serving.only_http2 {
         server = server.http2_only();
     }
-    server
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(serving.header_timeout)
-        .max_buf_size(BUFFER_MAX);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(serving.header_timeout).max_buf_size(BUFFER_MAX);
     server
         .http2()
         .timer(TokioTimer::new())
