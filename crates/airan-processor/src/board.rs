@@ -61,7 +61,6 @@ pub(crate) struct Progress {
 #[derive(Clone, Debug)]
 pub(crate) struct StageProgress {
     pub pipeline: String,
-    pub closed_through: Micros,
     pub open_windows: usize,
     pub state_bytes: usize,
     pub is_stopped: bool,
@@ -96,7 +95,6 @@ impl StageProgress {
     fn of(stage: &crate::stage::Stage) -> StageProgress {
         StageProgress {
             pipeline: stage.pipeline.spec.name.clone(),
-            closed_through: stage.closed_through(),
             open_windows: stage.open_windows(),
             state_bytes: stage.state_bytes(),
             is_stopped: stage.stopped().is_some(),

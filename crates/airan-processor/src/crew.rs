@@ -155,7 +155,9 @@ impl Crew {
         let lost = if wanted < first {
             format!("offsets {wanted} to {} are no longer on the bus", first - 1)
         } else {
-            format!("offset {wanted} is not on the bus yet: it ends at {next}, so it is not the log this shard was reading")
+            format!(
+                "offset {wanted} is not on the bus yet: it ends at {next}, so it is not the log this shard was reading"
+            )
         };
         tracing::error!(topic = self.shared.bus.topic(), partition, wanted, first, next, "shard stopped: {lost}");
         match self.slots.get_mut(&partition) {
@@ -199,7 +201,9 @@ impl Crew {
         match (end, then) {
             (End::Released | End::Fenced, Then::Again) => self.start(partition, AFTER_FENCE),
             (End::Fenced, Then::Nothing) if !is_revoked => self.start(partition, AFTER_FENCE),
-            (_, Then::Stay(reason)) => self.shared.board.update(partition, |report| report.status = Status::Stopped(reason)),
+            (_, Then::Stay(reason)) => {
+                self.shared.board.update(partition, |report| report.status = Status::Stopped(reason))
+            }
             (End::Stopped(reason), _) if !is_revoked => {
                 tracing::error!(partition, %reason, "shard stopped; others go on");
                 self.shared.board.update(partition, |report| report.status = Status::Stopped(reason));

@@ -143,9 +143,15 @@ impl Identities {
             }
             return bucket;
         }
-        let is_foreign = rows.source.is_null(row)
-            || FOREIGN_DOORS.iter().any(|door| rows.source.value(row).starts_with(door));
-        self.insert(Known { node: node.into(), batch: batch.into(), is_foreign, last_seen: log_time, seen: Ranges::default() })
+        let is_foreign =
+            rows.source.is_null(row) || FOREIGN_DOORS.iter().any(|door| rows.source.value(row).starts_with(door));
+        self.insert(Known {
+            node: node.into(),
+            batch: batch.into(),
+            is_foreign,
+            last_seen: log_time,
+            seen: Ranges::default(),
+        })
     }
 
     fn insert(&mut self, known: Known) -> usize {

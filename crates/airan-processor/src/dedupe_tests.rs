@@ -4,11 +4,7 @@ use proptest::prelude::*;
 use std::collections::HashSet;
 
 fn settings(ranges: usize) -> IdentitySettings {
-    IdentitySettings {
-        foreign_memory: "1h".parse().unwrap(),
-        agent_memory: "40d".parse().unwrap(),
-        ranges,
-    }
+    IdentitySettings { foreign_memory: "1h".parse().unwrap(), agent_memory: "40d".parse().unwrap(), ranges }
 }
 
 type Row<'a> = (&'a str, Option<&'a str>, Option<i64>);
@@ -27,7 +23,8 @@ fn admit(identities: &mut Identities, source: Option<&str>, rows: &[Row<'_>], at
 #[test]
 fn the_same_row_is_new_once_and_a_row_without_identity_always() {
     let mut identities = Identities::new(&settings(1000));
-    let rows = [("a", Some("x"), Some(0)), ("a", Some("x"), Some(1)), ("b", Some("x"), Some(1)), ("a", Some("y"), Some(1))];
+    let rows =
+        [("a", Some("x"), Some(0)), ("a", Some("x"), Some(1)), ("b", Some("x"), Some(1)), ("a", Some("y"), Some(1))];
     assert_eq!(admit(&mut identities, None, &rows, 0), (vec![true; 4], 0));
     let again = [("a", Some("x"), Some(1)), ("a", Some("x"), Some(2)), ("a", None, Some(2)), ("a", Some("x"), Some(0))];
     assert_eq!(admit(&mut identities, None, &again, 0), (vec![false, true, true, false], 1));
@@ -39,7 +36,12 @@ fn the_same_row_is_new_once_and_a_row_without_identity_always() {
 /// Guarantees: the foreign one is forgotten after an hour of log time, the agent's is not.
 #[test]
 fn foreign_batches_live_an_hour_and_agents_long() {
-    for (source, kept) in [(Some("otlp_http/protobuf"), false), (None, false), (Some("scrape/prometheus"), true), (Some("procfs/host"), true)] {
+    for (source, kept) in [
+        (Some("otlp_http/protobuf"), false),
+        (None, false),
+        (Some("scrape/prometheus"), true),
+        (Some("procfs/host"), true),
+    ] {
         let mut identities = Identities::new(&settings(1000));
         let row = [("a", Some("x"), Some(7))];
         assert_eq!(admit(&mut identities, source, &row, 0).0, [true], "{source:?}");

@@ -140,23 +140,28 @@ fn read_expected(text: &str) -> Result<Vec<Row>, GoldenError> {
 }
 
 /// Result rows as JSON objects, nulls left out.
-fn to_rows(rows: &RecordBatch) -> Result<Vec<Row>, arrow::error::ArrowError> {
+pub(crate) fn to_rows(rows: &RecordBatch) -> Result<Vec<Row>, arrow::error::ArrowError> {
     let mut writer = WriterBuilder::new().build::<_, LineDelimited>(Vec::new());
     writer.write(rows)?;
     writer.finish()?;
     let text = writer.into_inner();
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     lines
-        .map(|line| serde_json::from_slice(line).map_err(|error| arrow::error::ArrowError::JsonError(error.to_string())))
+        .map(|line| {
+            serde_json::from_slice(line).map_err(|error| arrow::error::ArrowError::JsonError(error.to_string()))
+        })
         .collect()
 }
 
 /// What differs between expected and found rows. Rows are matched by window and group, not by their order.
 fn compare(expected: &[Row], found: &[Row], keys: &[String]) -> Vec<String> {
     let key = |row: &Row| -> Vec<String> {
-        let start = row.get("window_start").map(|start| start.as_str().and_then(parse_rfc3339).map_or(i64::MIN, |at| at));
+        let start =
+            row.get("window_start").map(|start| start.as_str().and_then(parse_rfc3339).map_or(i64::MIN, |at| at));
         let start = format!("{:020}", start.unwrap_or(i64::MIN));
-        std::iter::once(start).chain(keys.iter().map(|name| row.get(name).map_or("null".to_owned(), Value::to_string))).collect()
+        std::iter::once(start)
+            .chain(keys.iter().map(|name| row.get(name).map_or("null".to_owned(), Value::to_string)))
+            .collect()
     };
     let sorted = |rows: &[Row]| {
         let mut rows: Vec<(Vec<String>, Row)> = rows.iter().map(|row| (key(row), row.clone())).collect();
@@ -199,7 +204,8 @@ fn compare(expected: &[Row], found: &[Row], keys: &[String]) -> Vec<String> {
 fn compare_row(expected: &Row, found: &Row, keys: &[String], differences: &mut Vec<String>) {
     let place = || {
         let names = std::iter::once("window_start").chain(keys.iter().map(String::as_str));
-        let named = names.filter_map(|name| Some(format!("{name}={}", expected.get(name).filter(|value| !value.is_null())?)));
+        let named =
+            names.filter_map(|name| Some(format!("{name}={}", expected.get(name).filter(|value| !value.is_null())?)));
         named.collect::<Vec<_>>().join(" ")
     };
     let mut names: Vec<&String> = expected.keys().collect();
@@ -239,15 +245,23 @@ mod tests {
 
     #[test]
     fn rows_are_matched_by_window_and_group_and_numbers_may_differ_in_the_last_digits() {
-        let expected = rows("{\"window_start\":\"2026-01-01T00:00:00Z\",\"site\":\"a\",\"x\":0.3,\"y\":null}\n{\"window_start\":\"2026-01-01T00:00:00Z\",\"site\":\"b\",\"x\":1}");
-        let found = rows("{\"window_start\":\"2026-01-01T00:00:00.000Z\",\"site\":\"b\",\"x\":1.0,\"revision\":0}\n{\"window_start\":\"2026-01-01T00:00:00Z\",\"site\":\"a\",\"x\":0.30000000000000004}");
+        let expected = rows(
+            "{\"window_start\":\"2026-01-01T00:00:00Z\",\"site\":\"a\",\"x\":0.3,\"y\":null}\n{\"window_start\":\"2026-01-01T00:00:00Z\",\"site\":\"b\",\"x\":1}",
+        );
+        let found = rows(
+            "{\"window_start\":\"2026-01-01T00:00:00.000Z\",\"site\":\"b\",\"x\":1.0,\"revision\":0}\n{\"window_start\":\"2026-01-01T00:00:00Z\",\"site\":\"a\",\"x\":0.30000000000000004}",
+        );
         assert_eq!(compare(&expected, &found, &["site".to_owned()]), Vec::<String>::new());
     }
 
     #[test]
     fn each_kind_of_difference_has_its_line() {
-        let expected = rows("{\"window_start\":\"2026-01-01T00:00:00Z\",\"site\":\"a\",\"x\":1,\"z\":null}\n{\"window_start\":\"2026-01-01T00:00:00Z\",\"site\":\"b\"}");
-        let found = rows("{\"window_start\":\"2026-01-01T00:00:00Z\",\"site\":\"a\",\"x\":2,\"y\":3,\"z\":4}\n{\"window_start\":\"2026-01-01T00:00:10Z\",\"site\":\"a\"}");
+        let expected = rows(
+            "{\"window_start\":\"2026-01-01T00:00:00Z\",\"site\":\"a\",\"x\":1,\"z\":null}\n{\"window_start\":\"2026-01-01T00:00:00Z\",\"site\":\"b\"}",
+        );
+        let found = rows(
+            "{\"window_start\":\"2026-01-01T00:00:00Z\",\"site\":\"a\",\"x\":2,\"y\":3,\"z\":4}\n{\"window_start\":\"2026-01-01T00:00:10Z\",\"site\":\"a\"}",
+        );
         let differences = compare(&expected, &found, &["site".to_owned()]);
         assert_eq!(differences.len(), 5, "{differences:#?}");
         assert!(differences.iter().any(|d| d.ends_with("x is 2, expected 1")));

@@ -34,7 +34,8 @@ pub struct InputError {
 /// # Errors
 /// At the first line that is neither a row of the catalog nor a tick.
 pub fn read_messages(text: &str, catalog: &Catalog) -> Result<Vec<Received>, InputError> {
-    let mut reader = Reader { catalog, messages: Vec::new(), waiting: None, log_time: Micros::MIN, numbers: HashMap::new() };
+    let mut reader =
+        Reader { catalog, messages: Vec::new(), waiting: None, log_time: Micros::MIN, numbers: HashMap::new() };
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         reader.line(line).map_err(|reason| InputError { line: index + 1, reason })?;
     }
@@ -119,7 +120,7 @@ impl Reader<'_> {
 }
 
 /// JSON objects as rows of a stream; a key that is no column is refused.
-fn read_rows(stream: &Stream, rows: &[Value]) -> Result<RecordBatch, String> {
+pub(crate) fn read_rows(stream: &Stream, rows: &[Value]) -> Result<RecordBatch, String> {
     let builder = ReaderBuilder::new(Arc::clone(stream.schema())).with_strict_mode(true).with_batch_size(rows.len());
     let mut decoder = builder.build_decoder().map_err(|error| error.to_string())?;
     decoder.serialize(rows).map_err(|error| error.to_string())?;

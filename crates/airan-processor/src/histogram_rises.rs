@@ -95,7 +95,12 @@ impl<'a> HistogramColumn<'a> {
     /// The histogram of a row; None where it is null or misshapen.
     pub fn value(&self, row: usize) -> Option<HistogramValue> {
         let (bounds, counts) = self.shape(row).filter(|_| !self.is_null(row))?;
-        Some(HistogramValue { bounds: bounds.to_vec(), counts: counts.to_vec(), sum: self.sum(row), count: self.count(row) })
+        Some(HistogramValue {
+            bounds: bounds.to_vec(),
+            counts: counts.to_vec(),
+            sum: self.sum(row),
+            count: self.count(row),
+        })
     }
 }
 
@@ -208,7 +213,15 @@ impl HistogramValue {
 }
 
 impl LastHistogram {
-    fn remember(&mut self, ts: Micros, start: Micros, bounds: &[f64], counts: &[i64], sum: Option<f64>, count: Option<i64>) {
+    fn remember(
+        &mut self,
+        ts: Micros,
+        start: Micros,
+        bounds: &[f64],
+        counts: &[i64],
+        sum: Option<f64>,
+        count: Option<i64>,
+    ) {
         self.ts = ts;
         if start != NO_START {
             self.start = start;

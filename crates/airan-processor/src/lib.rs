@@ -6,9 +6,9 @@ mod crew;
 mod dedupe;
 mod entities;
 mod exported;
-mod histogram_rises;
 mod golden;
 mod golden_input;
+mod histogram_rises;
 mod late;
 mod metrics;
 mod open;
@@ -30,6 +30,11 @@ mod stage;
 mod state;
 mod sums;
 mod worker;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod testing_bus;
 
 pub use board::Readiness;
 pub use golden::{GoldenError, GoldenReport, pipeline_test};

@@ -241,14 +241,18 @@ impl ProcessorMetrics {
     /// Never in practice: the names are fixed and valid.
     pub(crate) fn new(board: Board, clock: Clock) -> Result<ProcessorMetrics, prometheus::Error> {
         let buckets = vec![0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-        let histogram = |name: &str, help: &str| Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.clone()));
+        let histogram =
+            |name: &str, help: &str| Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.clone()));
         let metrics = ProcessorMetrics {
             commit_seconds: histogram("airan_processor_commit_seconds", "Duration of commits, with repetitions.")?,
             commit_failures: IntCounter::new(
                 "airan_processor_commit_failures_total",
                 "Attempts at a commit that the store did not take.",
             )?,
-            start_seconds: histogram("airan_processor_start_seconds", "From an assignment to a shard's first message.")?,
+            start_seconds: histogram(
+                "airan_processor_start_seconds",
+                "From an assignment to a shard's first message.",
+            )?,
             rebuilt_rows: IntCounter::new(
                 "airan_processor_rebuilt_rows_total",
                 "Raw rows read back to build open windows.",
@@ -282,9 +286,13 @@ impl ProcessorMetrics {
     /// # Errors
     /// If one of the names is in it already.
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        for counter in
-            [&self.commit_failures, &self.rebuilt_rows, &self.fenced, &self.rejected_unrecorded, &self.retention_failures]
-        {
+        for counter in [
+            &self.commit_failures,
+            &self.rebuilt_rows,
+            &self.fenced,
+            &self.rejected_unrecorded,
+            &self.retention_failures,
+        ] {
             registry.register(Box::new(counter.clone()))?;
         }
         registry.register(Box::new(self.commit_seconds.clone()))?;
@@ -318,8 +326,10 @@ impl ShardCollector {
     }
 }
 
-const PAUSED: (&str, &str) = ("airan_processor_paused", "1 where a partition is paused because its shard does not keep up.");
-const UP: (&str, &str) = ("airan_processor_shard_up", "1 where a shard is up to its work, 0 while starting, stuck or stopped.");
+const PAUSED: (&str, &str) =
+    ("airan_processor_paused", "1 where a partition is paused because its shard does not keep up.");
+const UP: (&str, &str) =
+    ("airan_processor_shard_up", "1 where a shard is up to its work, 0 while starting, stuck or stopped.");
 
 impl Collector for ShardCollector {
     fn desc(&self) -> Vec<&Desc> {

@@ -7,6 +7,7 @@ use airan_bus::{Bus, Consumer, Event};
 use airan_lake::Lake;
 use airan_model::catalog::Catalog;
 use airan_model::time::{Clock, Micros};
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -97,11 +98,12 @@ impl Processor {
     /// # Errors
     /// Only if it cannot begin; afterwards the bus, the lake and each shard may fail and come back.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ProcessorError> {
-        let runtime = shard_runtime(self.setup.settings.threads)?;
+        let threads = Threads::start(self.setup.settings.threads)?;
         let (notices, mut heard) = mpsc::channel(NOTICES);
         let shared = self.shared(notices);
-        let mut crew = Crew::new(shared, runtime.handle().clone());
-        let side = [runtime.spawn(self.watch_lag(shutdown.clone())), runtime.spawn(self.keep_retention(shutdown.clone()))];
+        let mut crew = Crew::new(shared, threads.handle.clone());
+        threads.handle.spawn(self.watch_lag(shutdown.clone()));
+        threads.handle.spawn(self.keep_retention(shutdown.clone()));
         if let Some(mut consumer) = self.consumer(&shutdown).await {
             while !shutdown.is_cancelled() {
                 while let Ok(notice) = heard.try_recv() {
@@ -118,8 +120,6 @@ impl Processor {
             }
             self.finish(crew, &mut heard, consumer).await;
         }
-        side.iter().for_each(tokio::task::JoinHandle::abort);
-        runtime.shutdown_background();
         Ok(())
     }
 
@@ -239,13 +239,30 @@ impl Processor {
     }
 }
 
-/// Threads of their own for the shards, so that their work never holds up the rest of the process.
-fn shard_runtime(threads: usize) -> Result<tokio::runtime::Runtime, std::io::Error> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if threads > 0 {
-        builder.worker_threads(threads);
+/// Threads of their own for the shards, so that their work never holds up the rest of the process. They end with this value.
+struct Threads {
+    handle: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl Threads {
+    fn start(threads: usize) -> Result<Threads, std::io::Error> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        if threads > 0 {
+            builder.worker_threads(threads);
+        }
+        let runtime = builder.thread_name("airan-shard").enable_all().build()?;
+        Ok(Threads { handle: runtime.handle().clone(), runtime: Some(runtime) })
     }
-    builder.thread_name("airan-shard").enable_all().build()
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // In the background, because the thread it happens on may not be blocked.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl std::fmt::Debug for Processor {
@@ -253,3 +270,7 @@ impl std::fmt::Debug for Processor {
         f.debug_struct("Processor").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "processor_tests.rs"]
+mod tests;

@@ -100,7 +100,9 @@ mod tests {
         assert_eq!(ranges.len(), 1);
         assert!(added(&mut ranges, 5, 700).is_empty());
         let mut seen = Vec::new();
-        for (first, last) in [(i64::MAX - 1, i64::MAX), (i64::MAX, i64::MAX), (i64::MIN, i64::MIN + 1), (i64::MAX - 2, i64::MAX)] {
+        for (first, last) in
+            [(i64::MAX - 1, i64::MAX), (i64::MAX, i64::MAX), (i64::MIN, i64::MIN + 1), (i64::MAX - 2, i64::MAX)]
+        {
             ranges.add(first, last, |a, b| seen.push((a, b)));
         }
         assert_eq!(seen, [(i64::MAX - 1, i64::MAX), (i64::MIN, i64::MIN + 1), (i64::MAX - 2, i64::MAX - 2)]);

@@ -34,7 +34,8 @@ impl Shard {
             rises: Rises::new(&of.stream, &settings.counters),
             raw: RawRows::default(),
         });
-        let periods = setup.streams.iter().map(|of| (Arc::clone(&of.stream.name), of.stream.period.as_micros() as Micros));
+        let periods =
+            setup.streams.iter().map(|of| (Arc::clone(&of.stream.name), of.stream.period.as_micros() as Micros));
         let state_bytes = settings.windows.state_bytes.size();
         Shard {
             next_offset,
@@ -75,7 +76,8 @@ impl Shard {
         }
         if let Some(dirty) = state.table("dirty") {
             for row in 0..dirty.rows() {
-                let (pipeline, site, start) = (dirty.text(row, "pipeline"), dirty.text(row, "site"), dirty.int(row, "start"));
+                let (pipeline, site, start) =
+                    (dirty.text(row, "pipeline"), dirty.text(row, "site"), dirty.int(row, "start"));
                 if let (Some(pipeline), Some(site), Some(start)) = (pipeline, site, start) {
                     shard.lates.mark(Dirty { pipeline: pipeline.into(), site: site.into(), start });
                 }
@@ -152,7 +154,9 @@ impl Shard {
                     self.streams[of].identities.restore(done);
                 }
             }
-            if let (Some((_, known)), Some(first), Some(last)) = (&mut current, sheet.int(row, "first"), sheet.int(row, "last")) {
+            if let (Some((_, known)), Some(first), Some(last)) =
+                (&mut current, sheet.int(row, "first"), sheet.int(row, "last"))
+            {
                 known.seen.add(first, last.max(first), |_, _| {});
             }
         }
@@ -176,9 +180,8 @@ impl Shard {
         for stage in &mut self.stages {
             let (name, width) = (&stage.pipeline.spec.name, stage.pipeline.plan.width().micros());
             let place = sheet.and_then(|sheet| {
-                let is_this = |row: &usize| {
-                    sheet.text(*row, "pipeline") == Some(name) && sheet.int(*row, "width") == Some(width)
-                };
+                let is_this =
+                    |row: &usize| sheet.text(*row, "pipeline") == Some(name) && sheet.int(*row, "width") == Some(width);
                 sheet.int((0..sheet.rows()).find(is_this)?, "closed_through")
             });
             if let Some(closed_through) = place {
@@ -204,8 +207,11 @@ impl Shard {
             match sheet.text(row, "labels") {
                 None => *stage.exported.overflow.entry(index).or_default() += value,
                 Some(labels) => {
-                    let Ok(labels) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(labels) else { continue };
-                    let values = spec.metrics[index].labels.iter().map(|name| labels.get(name)?.as_str().map(Into::into));
+                    let Ok(labels) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(labels) else {
+                        continue;
+                    };
+                    let values =
+                        spec.metrics[index].labels.iter().map(|name| labels.get(name)?.as_str().map(Into::into));
                     let Some(values) = values.collect::<Option<Vec<_>>>() else { continue };
                     if values.len() == labels.len() {
                         stage.exported.series.insert((index, values.into()), value);
@@ -218,7 +224,9 @@ impl Shard {
     fn read_late(&mut self, sheet: &Sheet) {
         for row in 0..sheet.rows() {
             let reason = sheet.text(row, "reason").and_then(LateReason::of);
-            if let (Some(stream), Some(node), Some(reason)) = (sheet.text(row, "stream"), sheet.text(row, "node"), reason) {
+            if let (Some(stream), Some(node), Some(reason)) =
+                (sheet.text(row, "stream"), sheet.text(row, "node"), reason)
+            {
                 self.lates.count(&stream.into(), node, reason, sheet.count(row, "rows"));
             }
         }

@@ -117,7 +117,12 @@ pub async fn replay(
     Ok(replayed)
 }
 
-async fn interrupt(mut shard: Shard, applied: usize, cuts: &Cuts, replayed: &mut Replayed) -> Result<Shard, ReplayError> {
+async fn interrupt(
+    mut shard: Shard,
+    applied: usize,
+    cuts: &Cuts,
+    replayed: &mut Replayed,
+) -> Result<Shard, ReplayError> {
     if cuts.batches.contains(&applied) {
         for stage in &mut shard.stages {
             stage.flush().await;
@@ -159,3 +164,7 @@ fn commit(shard: &mut Shard, replayed: &mut Replayed) -> Result<bytes::Bytes, Re
     shard.finish_commit();
     Ok(begun.commit.state)
 }
+
+#[cfg(test)]
+#[path = "replay_tests.rs"]
+mod tests;

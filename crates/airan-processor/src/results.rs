@@ -65,7 +65,10 @@ impl Results {
             descs.push(Desc::new(metric.name.clone(), metric.help.clone(), labels, HashMap::new())?);
         }
         let left_out = IntCounterVec::new(
-            Opts::new("airan_processor_gauges_left_out_total", "Gauges of results left out because of the series budget."),
+            Opts::new(
+                "airan_processor_gauges_left_out_total",
+                "Gauges of results left out because of the series budget.",
+            ),
             &["pipeline"],
         )?;
         descs.extend(left_out.desc().into_iter().cloned());
@@ -89,7 +92,8 @@ impl Results {
         let mut shards = inner.lock();
         for (index, (pipeline, result)) in inner.pipelines.iter().zip(results).enumerate() {
             let series: usize = shards.values().filter_map(|shown| shown.get(index)).map(Shown::series).sum();
-            let shown = shards.entry(partition).or_insert_with(|| inner.pipelines.iter().map(|_| Shown::default()).collect());
+            let shown =
+                shards.entry(partition).or_insert_with(|| inner.pipelines.iter().map(|_| Shown::default()).collect());
             let room = pipeline.spec.series_budget.saturating_sub(series);
             let left_out = shown[index].show(pipeline, result, now, room);
             if left_out > 0 {

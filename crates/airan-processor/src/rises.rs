@@ -170,7 +170,8 @@ impl Rises {
     /// Finds the entities of the rows and the order in which the rows count.
     fn context<'a>(&mut self, rows: &'a RecordBatch, log_time: Micros) -> Result<RowContext<'a>, ArrowError> {
         let time = |name: &str| {
-            let column = rows.column_by_name(name).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+            let column =
+                rows.column_by_name(name).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
             column.ok_or_else(|| ArrowError::SchemaError(format!("no times in column `{name}`")))
         };
         let (ts, start) = (time(schema::TS)?, time(schema::START_TS)?);
@@ -248,7 +249,9 @@ impl Tracked {
             Slots::Int(slots) => {
                 Arc::new(rise_numbers(slots, values.as_primitive::<Int64Type>(), given, rows, &mut outcome))
             }
-            Slots::Histogram(slots) => Arc::new(slots.rise(values.as_struct(), given.as_struct(), rows, &mut outcome)?),
+            Slots::Histogram(slots) => {
+                Arc::new(slots.rise(values.as_struct(), given.as_struct(), rows, &mut outcome)?)
+            }
         };
         Ok((increase, Arc::new(outcome.seconds.finish())))
     }

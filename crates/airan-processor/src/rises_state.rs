@@ -91,12 +91,15 @@ pub(crate) fn read(stream: &Stream, rises: &mut Rises, state: &crate::sheet::She
     }
     let capacity = rises.entities.capacity();
     for counter in &mut rises.counters {
-        let columns = [format!("{}/ts", counter.name), format!("{}/start", counter.name), format!("{}/value", counter.name)];
+        let columns =
+            [format!("{}/ts", counter.name), format!("{}/start", counter.name), format!("{}/value", counter.name)];
         match &mut counter.slots {
             Slots::Float(slots) => read_numbers(slots, capacity, sheet, &entities, &columns, Sheet::float),
             Slots::Int(slots) => read_numbers(slots, capacity, sheet, &entities, &columns, Sheet::int),
             Slots::Histogram(slots) => {
-                let Some(values) = sheet.column(&columns[2]).and_then(|column| column.as_struct_opt()) else { continue };
+                let Some(values) = sheet.column(&columns[2]).and_then(|column| column.as_struct_opt()) else {
+                    continue;
+                };
                 if *values.data_type() != schema::histogram_type() {
                     continue;
                 }

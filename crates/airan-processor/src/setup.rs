@@ -57,8 +57,7 @@ pub(crate) struct Reader {
 impl Setup {
     pub fn new(settings: Settings, catalog: &Catalog, pipelines: Vec<Pipeline>) -> Setup {
         let pipelines: Vec<Arc<Pipeline>> = pipelines.into_iter().map(Arc::new).collect();
-        let streams: Vec<StreamSetup> =
-            catalog.streams().map(|stream| StreamSetup::new(stream, &pipelines)).collect();
+        let streams: Vec<StreamSetup> = catalog.streams().map(|stream| StreamSetup::new(stream, &pipelines)).collect();
         let by_name =
             streams.iter().enumerate().map(|(index, setup)| (Arc::clone(&setup.stream.name), index)).collect();
         Setup { settings, streams, pipelines, by_name }

@@ -27,7 +27,9 @@ const LIMITS: IpcLimits = IpcLimits { bytes: 4 << 30, rows: 200_000_000, columns
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// A later release wrote it.
-    #[error("shard state of version {found}, this release reads up to {STATE_VERSION}: use the release that wrote it, or a later one")]
+    #[error(
+        "shard state of version {found}, this release reads up to {STATE_VERSION}: use the release that wrote it, or a later one"
+    )]
     Newer {
         /// The version found.
         found: u32,
@@ -168,7 +170,10 @@ mod tests {
     fn tables_come_back_by_name_and_missing_things_are_empty() {
         let sheets = Sheets::read(written()).unwrap();
         let one = sheets.table("one").unwrap();
-        assert_eq!((one.rows(), one.int(0, "ints"), one.int(1, "ints"), one.text(1, "texts")), (2, Some(1), None, Some("b")));
+        assert_eq!(
+            (one.rows(), one.int(0, "ints"), one.int(1, "ints"), one.text(1, "texts")),
+            (2, Some(1), None, Some("b"))
+        );
         assert_eq!((one.int(0, "other"), one.int(0, "texts"), one.count(1, "ints")), (None, None, 0));
         assert!(sheets.table("none").is_none());
     }

@@ -114,7 +114,8 @@ pub(crate) fn identity_columns(rows: &RecordBatch) -> Result<IdentityColumns<'_>
 
 /// The times of conformed rows, never null.
 pub(crate) fn times(rows: &RecordBatch) -> Result<&[Micros], ArrowError> {
-    let column = rows.column_by_name(schema::TS).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+    let column =
+        rows.column_by_name(schema::TS).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
     column.map(|column| &column.values()[..]).ok_or_else(|| missing(schema::TS))
 }
 

@@ -58,7 +58,9 @@ fn write_shard(shard: &Shard, state: &mut SheetWriter) -> Result<(), StateError>
 
 fn write_identities(shard: &Shard, state: &mut SheetWriter) -> Result<(), StateError> {
     let of_stream = shard.setup.streams.iter().zip(&shard.streams);
-    let known = || of_stream.clone().flat_map(|(of, stream)| stream.identities.iter().map(move |known| (&*of.stream.name, known)));
+    let known = || {
+        of_stream.clone().flat_map(|(of, stream)| stream.identities.iter().map(move |known| (&*of.stream.name, known)))
+    };
     let ranges = || known().flat_map(|(stream, known)| known.seen.iter().map(move |range| (stream, known, range)));
     state.table(
         "identities",
@@ -101,11 +103,14 @@ fn write_pipelines(stages: &[Stage], state: &mut SheetWriter) -> Result<(), Stat
         let spec = &stage.pipeline.spec;
         let name_of = |metric: usize| spec.metrics[metric].name.as_str();
         for ((metric, values), value) in &stage.exported.series {
-            let labels = spec.metrics[*metric].labels.iter().map(String::as_str).zip(values.iter().map(|value| &**value));
+            let labels =
+                spec.metrics[*metric].labels.iter().map(String::as_str).zip(values.iter().map(|value| &**value));
             let labels = serde_json::Value::from_iter(labels).to_string();
             rows.push((&spec.name, name_of(*metric), Some(labels), *value));
         }
-        rows.extend(stage.exported.overflow.iter().map(|(metric, value)| (&*spec.name, name_of(*metric), None, *value)));
+        rows.extend(
+            stage.exported.overflow.iter().map(|(metric, value)| (&*spec.name, name_of(*metric), None, *value)),
+        );
     }
     state.table(
         "exported",
@@ -149,5 +154,5 @@ fn counts(values: impl IntoIterator<Item = u64>) -> ArrayRef {
 }
 
 pub(crate) fn texts<'a>(values: impl IntoIterator<Item = &'a str>) -> ArrayRef {
-    Arc::new(StringArray::from_iter_values(values))
+    Arc::new(values.into_iter().map(Some).collect::<StringArray>())
 }

@@ -160,12 +160,21 @@ impl Worker {
         let mut wait = retry.retry_min.get();
         loop {
             let Some(result) = self.until_stopped(writer.commit(&begun.commit)).await else {
-                tracing::warn!(partition = self.partition, "stopped before the last commit was done: its messages will be read again");
+                tracing::warn!(
+                    partition = self.partition,
+                    "stopped before the last commit was done: its messages will be read again"
+                );
                 return Err(End::Released);
             };
             match result {
                 Ok(summary) => {
-                    tracing::debug!(partition = self.partition, n = summary.n, rows = summary.rows, bytes = summary.bytes, "committed");
+                    tracing::debug!(
+                        partition = self.partition,
+                        n = summary.n,
+                        rows = summary.rows,
+                        bytes = summary.bytes,
+                        "committed"
+                    );
                     break;
                 }
                 Err(error @ (CommitError::Fenced { .. } | CommitError::Changed { .. })) => {
@@ -242,8 +251,7 @@ impl Worker {
     async fn recover(&self, recovered: Recovered) -> Result<Shard, Fault> {
         let Shared { bus, lake, setup, metrics, .. } = &self.shared;
         let Recovered { next_offset, state, .. } = recovered;
-        let mut shard =
-            Shard::restore(setup, next_offset, state).map_err(|error| Fault::Stop(causes(&error)))?;
+        let mut shard = Shard::restore(setup, next_offset, state).map_err(|error| Fault::Stop(causes(&error)))?;
         for (index, of) in setup.streams.iter().enumerate() {
             let Some(from) = shard.rebuild_from(index) else { continue };
             let mut rows = lake.raw_rows(bus.topic(), self.partition, &of.stream.name, from).await?;

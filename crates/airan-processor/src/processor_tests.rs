@@ -1,0 +1,365 @@
+use super::*;
+use std::path::{Path, PathBuf};
+
+use airan_lake::LakeSettings;
+use airan_model::message::Message;
+use airan_model::time::HOUR;
+use bytes::Bytes;
+use futures::StreamExt;
+use prometheus::Registry;
+use tokio::task::JoinHandle;
+
+use crate::testing::{T0, catalog, messages, meters, settings};
+use crate::testing_bus::MemoryBus;
+
+/// A processor over a bus in memory and a lake in a folder of its own.
+struct Site {
+    bus: MemoryBus,
+    folder: tempfile::TempDir,
+    catalog: Arc<Catalog>,
+    settings: Settings,
+    clock: Clock,
+}
+
+struct Running {
+    metrics: Registry,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+    done: JoinHandle<Result<(), ProcessorError>>,
+}
+
+impl Site {
+    fn new(partitions: i32) -> Site {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::fixed(T0 + 60_000_000);
+        Site { bus: MemoryBus::new(partitions), folder, catalog: catalog(), settings: settings(), clock }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("lake")
+    }
+
+    async fn lake(&self) -> Lake {
+        let settings = LakeSettings {
+            path: self.path().display().to_string(),
+            options: Default::default(),
+            raw_retention: "7d".parse().unwrap(),
+            window_retention: "400d".parse().unwrap(),
+            max_bytes: None,
+        };
+        Lake::open(&settings, self.clock.clone()).await.unwrap()
+    }
+
+    async fn start(&self, lake: &Lake) -> Running {
+        let pipelines = vec![meters(&self.catalog).await];
+        let bus = Arc::new(self.bus.clone());
+        let processor = Processor::new(
+            self.settings.clone(),
+            bus,
+            lake.clone(),
+            Arc::clone(&self.catalog),
+            pipelines,
+            self.clock.clone(),
+        )
+        .unwrap();
+        let metrics = Registry::new();
+        processor.metrics().register(&metrics).unwrap();
+        processor.results().register(&metrics).unwrap();
+        let (readiness, shutdown) = (processor.readiness(), CancellationToken::new());
+        let done = tokio::spawn(processor.run(shutdown.clone()));
+        Running { metrics, readiness, shutdown, done }
+    }
+
+    /// One row of node `a` at each of these seconds, numbered by them.
+    fn rows(&self, seconds: impl IntoIterator<Item = i64>) -> Vec<airan_bus::Received> {
+        let line = |second: i64| {
+            format!(
+                "{{\"stream\": \"meter\", \"node\": \"a\", \"site\": \"s\", \"part\": \"x\", \"ts\": \"@{second}\", \"level\": {second}, \
+                 \"total\": {second}, \"batch\": \"{:032x}\", \"seq\": {second}}}\n",
+                7
+            )
+        };
+        messages(&self.catalog, &seconds.into_iter().map(line).collect::<String>())
+    }
+}
+
+impl Running {
+    fn series(&self) -> Vec<(String, Vec<(String, String)>, f64)> {
+        let mut series = Vec::new();
+        for family in self.metrics.gather() {
+            for metric in family.get_metric() {
+                let labels =
+                    metric.get_label().iter().map(|pair| (pair.name().to_owned(), pair.value().to_owned())).collect();
+                let value = match family.get_field_type() {
+                    prometheus::proto::MetricType::COUNTER => metric.get_counter().get_value(),
+                    prometheus::proto::MetricType::GAUGE => metric.get_gauge().get_value(),
+                    _ => continue,
+                };
+                series.push((family.name().to_owned(), labels, value));
+            }
+        }
+        series
+    }
+
+    /// The sum of the series of a metric with that label value; None where there is none.
+    fn value(&self, name: &str, label: Option<&str>) -> Option<f64> {
+        let of: Vec<f64> = self
+            .series()
+            .into_iter()
+            .filter(|(of, labels, _)| {
+                of == name && label.is_none_or(|label| labels.iter().any(|(_, value)| value == label))
+            })
+            .map(|series| series.2)
+            .collect();
+        (!of.is_empty()).then(|| of.iter().sum())
+    }
+
+    fn rows(&self, outcome: &str) -> u64 {
+        self.value("airan_processor_rows_total", Some(outcome)).unwrap_or(0.0) as u64
+    }
+
+    /// appended, stored, duplicate, rejected of a scrape, and whether they add up with what is pending.
+    fn sums(&self) -> ([u64; 4], bool) {
+        let sums = ["appended", "stored", "duplicate", "rejected"].map(|outcome| self.rows(outcome));
+        let pending = self.value("airan_processor_pending_rows", None).unwrap_or(0.0) as u64;
+        (sums, sums[0] == sums[1] + sums[2] + sums[3] + pending)
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        tokio::time::timeout(Duration::from_secs(20), self.done).await.expect("stops in time").unwrap().unwrap();
+    }
+
+    /// As a kill: nothing is finished.
+    async fn kill(self) {
+        self.done.abort();
+        let _ = self.done.await;
+    }
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..2_000 {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what} did not come about within 20 s");
+}
+
+/// `level` of every raw row of a partition, sorted.
+async fn stored(lake: &Lake, partition: i32) -> Vec<f64> {
+    let mut rows = lake.raw_rows("memory", partition, "meter", Micros::MIN).await.unwrap();
+    let mut levels = Vec::new();
+    while let Some(batch) = rows.next().await {
+        let batch = batch.unwrap();
+        let column = batch.column_by_name("level").unwrap();
+        levels.extend(
+            arrow::array::AsArray::as_primitive::<arrow::datatypes::Float64Type>(column).values().iter().copied(),
+        );
+    }
+    levels.sort_by(f64::total_cmp);
+    levels
+}
+
+fn levels(seconds: std::ops::Range<i64>) -> Vec<f64> {
+    seconds.map(|second| second as f64).collect()
+}
+
+/// What the windows of `meters` say: start in seconds, readings.
+async fn windows(lake: &Lake) -> Vec<(i64, i64)> {
+    let context = airan_window::session_context();
+    lake.register(&context).await.unwrap();
+    let sql = "SELECT CAST(arrow_cast(window_start, 'Int64') AS BIGINT) AS start, CAST(readings AS BIGINT) AS readings FROM meters ORDER BY 1, 2";
+    let mut found = Vec::new();
+    for batch in context.sql(sql).await.unwrap().collect().await.unwrap() {
+        let column = |index: usize| {
+            arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(batch.column(index)).clone()
+        };
+        let (start, readings) = (column(0), column(1));
+        found.extend((0..batch.num_rows()).map(|row| ((start.value(row) - T0) / 1_000_000, readings.value(row))));
+    }
+    found
+}
+
+/// Scenario: two partitions with rows, ticks, a duplicate, a foreign message and one of an unknown stream.
+/// Guarantees: rows and windows are in the lake once, results and sums on the metrics page, rejects recorded with their place,
+/// progress reported; after the stop nothing is left behind.
+#[tokio::test]
+async fn messages_become_rows_windows_and_metrics() {
+    let site = Site::new(2);
+    let lake = site.lake().await;
+    site.bus.append(0, site.rows(0..30));
+    site.bus.append(0, site.rows(29..30));
+    site.bus.append(1, site.rows(0..3));
+    site.bus.append_message(
+        1,
+        T0 + 4_000_000,
+        Message::Foreign { reason: "no header".into(), payload: Bytes::from_static(b"x") },
+    );
+    let Message::Rows(mut unknown) = site.rows(3..4)[0].message.clone() else { panic!("rows") };
+    unknown.stream = Arc::from("unknown");
+    site.bus.append_message(1, T0 + 4_000_000, Message::Rows(unknown));
+    let running = site.start(&lake).await;
+    assert!(running.readiness.check().is_err());
+    until("all is stored", || running.rows("stored") == 33).await;
+    assert_eq!(running.sums(), ([35, 33, 1, 1], true));
+    assert_eq!(running.readiness.check(), Ok(()));
+    until("the gauge is shown", || running.value("airan_meter_level_max", None) == Some(9.0)).await;
+    assert_eq!(running.value("airan_meter_total", None), Some(9.0));
+    assert_eq!(running.value("airan_processor_foreign_messages_total", None), Some(1.0));
+    until("rejects are recorded", || site.bus.lock().rejected.len() == 2).await;
+    let positions: Vec<_> =
+        site.bus.lock().rejected.iter().map(|rejected| rejected.position.clone().unwrap()).collect();
+    assert_eq!(positions, ["1/3", "1/4"]);
+    until("progress is reported", || site.bus.lock().reported == [(0, 31), (1, 5)].into()).await;
+    running.stop().await;
+    assert_eq!(stored(&lake, 0).await, levels(0..30));
+    assert_eq!(stored(&lake, 1).await, levels(0..3));
+    assert_eq!(windows(&lake).await, [(0, 10)]);
+}
+
+/// Scenario: the processor is killed and started again after every few messages, and sees rows again that it has stored.
+/// Guarantees: every row once, every window once with all of its rows; the counters go on where they were.
+#[tokio::test]
+async fn killed_and_started_again_it_stores_each_row_and_window_once() {
+    let site = Site::new(1);
+    for round in 0..6 {
+        let lake = site.lake().await;
+        site.bus.append(0, site.rows(round * 10..round * 10 + 10));
+        site.bus.append(0, site.rows(round * 10..round * 10 + 3));
+        let running = site.start(&lake).await;
+        let all = ((round + 1) * 10) as u64;
+        until("some of it is stored", || running.rows("stored") >= all - 5).await;
+        if round % 2 == 0 {
+            running.kill().await;
+        } else {
+            until("all of it is stored", || running.rows("stored") == all).await;
+            assert!(running.sums().1);
+            running.stop().await;
+        }
+    }
+    let lake = site.lake().await;
+    site.bus.append_message(0, T0 + HOUR, Message::Tick);
+    let running = site.start(&lake).await;
+    until("the last windows are committed", || running.value("airan_meter_total", None) == Some(59.0)).await;
+    assert_eq!(running.sums(), ([78, 60, 18, 0], true));
+    running.stop().await;
+    assert_eq!(stored(&lake, 0).await, levels(0..60));
+    assert_eq!(windows(&lake).await, (0..6).map(|window| (window * 10, 10)).collect::<Vec<_>>());
+}
+
+/// Scenario: the store goes away and comes back.
+/// Guarantees: the shard says so and is not ready, holds what it has and pauses its partition when that is much; afterwards every
+/// row is stored once.
+#[tokio::test]
+async fn a_store_that_goes_away_pauses_and_loses_nothing() {
+    let mut site = Site::new(1);
+    site.settings.commit.queue_bytes = "4KiB".parse().unwrap();
+    let lake = site.lake().await;
+    site.bus.append(0, site.rows(0..5));
+    let running = site.start(&lake).await;
+    until("the first rows are stored", || running.rows("stored") == 5).await;
+    let away = site.folder.path().join("away");
+    break_store(&site.path(), &away);
+    site.bus.append(0, site.rows(5..6));
+    until("it is not ready", || running.readiness.check().is_err()).await;
+    site.bus.append(0, site.rows(6..50));
+    until("the partition is paused", || site.bus.lock().was_paused).await;
+    until("it says so", || running.value("airan_processor_paused", None) == Some(1.0)).await;
+    mend_store(&site.path(), &away);
+    until("all is stored", || running.rows("stored") == 50).await;
+    until("it is ready", || running.readiness.check().is_ok()).await;
+    assert!(running.sums().1);
+    running.stop().await;
+    assert_eq!(stored(&lake, 0).await, levels(0..50));
+}
+
+/// The lake's folder is a file for a while.
+fn break_store(path: &Path, away: &Path) {
+    std::fs::rename(path, away).unwrap();
+    std::fs::write(path, b"not a folder").unwrap();
+}
+
+fn mend_store(path: &Path, away: &Path) {
+    std::fs::remove_file(path).unwrap();
+    std::fs::rename(away, path).unwrap();
+}
+
+/// Scenario: somebody else claims the shard while it has uncommitted work.
+/// Guarantees: K2, the work and its metrics are dropped; still assigned, it claims the shard again and stores each row once.
+#[tokio::test]
+async fn a_fenced_shard_drops_its_work_and_starts_over() {
+    let site = Site::new(1);
+    let lake = site.lake().await;
+    site.bus.append(0, site.rows(0..5));
+    let running = site.start(&lake).await;
+    until("the first rows are stored", || running.rows("stored") == 5).await;
+    let (_other, recovered) = lake.claim("memory", 0, 1).await.unwrap();
+    assert_eq!(recovered.unwrap().next_offset, 5);
+    site.bus.append(0, site.rows(5..20));
+    until("it was fenced", || running.value("airan_processor_fenced_total", None) == Some(1.0)).await;
+    until("all is stored", || running.rows("stored") == 20).await;
+    assert_eq!(running.sums(), ([20, 20, 0, 0], true));
+    running.stop().await;
+    assert_eq!(stored(&lake, 0).await, levels(0..20));
+}
+
+/// Scenario: one partition is revoked and comes back; then the log of the other loses what was not read yet.
+/// Guarantees: a revoked shard commits, its series vanish, the partition is given up; out of range stops that shard alone, by name.
+#[tokio::test]
+async fn shards_come_and_go_and_a_lost_range_stops_only_its_own() {
+    let site = Site::new(2);
+    let lake = site.lake().await;
+    site.bus.append(0, site.rows(0..30));
+    site.bus.append(1, site.rows(0..5));
+    let running = site.start(&lake).await;
+    until("all is stored", || running.rows("stored") == 35).await;
+    until("the gauge is shown", || running.value("airan_meter_level_max", None).is_some()).await;
+    site.bus.event(Event::Revoked(vec![0]));
+    until("it is given up", || site.bus.lock().released == [0]).await;
+    assert_eq!(running.value("airan_meter_level_max", None), None);
+    assert_eq!(running.value("airan_processor_rows_total", Some("0")), None);
+    assert_eq!(running.rows("stored"), 5);
+    site.bus.append(0, site.rows(30..40));
+    site.bus.event(Event::Assigned(vec![0]));
+    until("it goes on", || running.rows("stored") == 45).await;
+
+    site.bus.event(Event::Revoked(vec![1]));
+    until("it is given up", || site.bus.lock().released == [0, 1]).await;
+    site.bus.append(1, site.rows(5..10));
+    site.bus.lock().first.insert(1, 8);
+    site.bus.event(Event::Assigned(vec![1]));
+    until("the loss is named", || {
+        running
+            .readiness
+            .check()
+            .is_err_and(|reason| reason.contains("shard 1 has stopped: offsets 5 to 7 are no longer on the bus"))
+    })
+    .await;
+    site.bus.append(0, site.rows(40..50));
+    until("the other goes on", || running.rows("stored") == 50).await;
+    running.stop().await;
+    assert_eq!(stored(&lake, 0).await, levels(0..50));
+    assert_eq!(stored(&lake, 1).await, levels(0..5));
+}
+
+/// Scenario: a gauge's entity falls silent while the log goes on.
+/// Guarantees: the gauge shows the newest closed window, then disappears; the counter stays.
+#[tokio::test]
+async fn a_gauge_disappears_when_its_entity_is_silent() {
+    let site = Site::new(1);
+    let lake = site.lake().await;
+    site.bus.append(0, site.rows(0..21));
+    let running = site.start(&lake).await;
+    until("the first window is shown", || running.value("airan_meter_level_max", None) == Some(9.0)).await;
+    site.bus.append(0, site.rows(21..31));
+    until("the second window is shown", || running.value("airan_meter_level_max", None) == Some(19.0)).await;
+    site.bus.append_message(0, T0 + 120_000_000, Message::Tick);
+    until("the third window is shown", || running.value("airan_meter_total", None) == Some(30.0)).await;
+    assert_eq!(running.value("airan_meter_level_max", None), Some(30.0));
+    site.bus.append_message(0, T0 + 140_000_000, Message::Tick);
+    until("the gauge is gone", || running.value("airan_meter_level_max", None).is_none()).await;
+    assert_eq!(running.value("airan_meter_total", None), Some(30.0));
+    running.stop().await;
+}
