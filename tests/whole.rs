@@ -5,5 +5,10 @@
 
 mod whole {
     mod architecture;
+    mod bad_input;
+    mod edge;
+    mod kafka;
+    mod samples;
     mod site;
+    mod up;
 }

@@ -20,7 +20,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that may be named by one crate only, in the whole workspace.
-const ONLY_USER: &[(&str, &str)] = &[("rdkafka", "airan-bus"), ("object_store", "airan-lake"), ("procfs", "airan-agent")];
+const ONLY_USER: &[(&str, &str)] =
+    &[("rdkafka", "airan-bus"), ("object_store", "airan-lake"), ("procfs", "airan-agent")];
 
 fn workspace() -> BTreeMap<String, BTreeSet<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

@@ -42,17 +42,38 @@ fn bad_requests() -> Vec<Bad> {
         (0..10_000).map(|i| (format!("label_{i}"), json!("x"))).collect();
     let many = json!({"stream": "sample", "ts": 1_790_000_000_000_000_i64, "node": "n", "name": "m", "value": 1.0,
         "attributes": labels});
-    let bad = |what, path, kind, encoding, body: &[u8], status| Bad { what, path, kind, encoding, body: body.to_vec(), status };
+    let bad = |what, path, kind, encoding, body: &[u8], status| Bad {
+        what,
+        path,
+        kind,
+        encoding,
+        body: body.to_vec(),
+        status,
+    };
     vec![
         bad("malformed protobuf", "/v1/metrics", protobuf, None, b"\xff\xff\xff\xff not protobuf", &[400]),
         bad("malformed JSON", "/v1/metrics", "application/json", None, b"{\"resourceMetrics\": [", &[400]),
         bad("malformed NDJSON", "/v1/ndjson", ndjson, None, b"{\"stream\": \"host\", \n", &[400]),
-        bad("malformed Arrow", "/v1/arrow", "application/vnd.apache.arrow.stream", None, b"\xff\xff\xff\xff\x10\0\0\0ARROW", &[400]),
+        bad(
+            "malformed Arrow",
+            "/v1/arrow",
+            "application/vnd.apache.arrow.stream",
+            None,
+            b"\xff\xff\xff\xff\x10\0\0\0ARROW",
+            &[400],
+        ),
         bad("wrong content type", "/v1/metrics", "text/html", None, b"<html>", &[415]),
         bad("unknown encoding", "/v1/metrics", protobuf, Some("br"), b"x", &[415]),
         bad("truncated gzip", "/v1/metrics", protobuf, Some("gzip"), &cut, &[400]),
         bad("zstd bomb of 1 GiB", "/v1/metrics", protobuf, Some("zstd"), &zstd_bomb(), &[413]),
-        bad("a stream that does not exist", "/v1/ndjson", ndjson, None, b"{\"stream\":\"nope\",\"node\":\"n\"}\n", &[400]),
+        bad(
+            "a stream that does not exist",
+            "/v1/ndjson",
+            ndjson,
+            None,
+            b"{\"stream\":\"nope\",\"node\":\"n\"}\n",
+            &[400],
+        ),
         bad("10,000 labels", "/v1/ndjson", ndjson, None, many.to_string().as_bytes(), &[400]),
         bad("no such path", "/v1/nothing", protobuf, None, b"", &[404]),
     ]

@@ -4,12 +4,18 @@ use axum::Router;
 use axum::response::IntoResponse;
 use axum::routing::get;
 
+use serde_json::Value;
+
 use super::edge::Edge;
-use super::site::{samples, until};
+use super::site::{Scrape, samples, until};
 
 /// Prometheus text that our mappings cover, with a stream that must then hold rows of it, and a condition on them.
 const SCRAPED: &[(&str, &str, &str)] = &[
-    ("accel-nvidia/dcgm_readme_sample.prom", "accelerator", "sm_clock_hertz IS NOT NULL OR memory_clock_hertz IS NOT NULL"),
+    (
+        "accel-nvidia/dcgm_readme_sample.prom",
+        "accelerator",
+        "sm_clock_hertz IS NOT NULL OR memory_clock_hertz IS NOT NULL",
+    ),
     ("accel-nvidia/dcgm_a100_mig_1g5gb.prom", "accelerator", "slice IS NOT NULL"),
     ("inference/vllm_metrics.prom", "inference", "time_to_first_token_seconds IS NOT NULL"),
     ("timing-ptp/openshift_ptp_metrics.prom", "timing", "offset_seconds IS NOT NULL"),
@@ -24,9 +30,40 @@ const PUSHED: &[&str] = &[
     "prom-otlp/otlp_rust_test_up_down_meter.json",
 ];
 
+/// The door that OTLP files are pushed to.
+const OTLP: &[&str] = &["door=\"otlp_http\""];
+
+/// Data points of an OTLP request, of whatever kind of metric.
+fn data_points(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.iter().map(data_points).sum(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| match value {
+                Value::Array(points) if name == "dataPoints" => points.len(),
+                _ => data_points(value),
+            })
+            .sum(),
+        _ => 0,
+    }
+}
+
+/// What one scrape of a target came to, in words; None while the counters of a scrape are still being written.
+///
+/// A file is the same in every scrape, so the counters are multiples of what it holds.
+fn landed(scrape: &Scrape, target: &str, lines: usize) -> Option<String> {
+    let scrapes = scrape.sum("airan_agent_scrapes_total", &[target, "outcome=\"success\""]);
+    let of = |kind: &str| {
+        scrape.sum("airan_agent_scraped_samples_total", &[target, &format!("landed=\"{kind}\"")]) / scrapes
+    };
+    let (columns, rows, sentinels, refused) = (of("columns"), of("sample"), of("sentinel"), of("refused"));
+    (scrapes > 0.0 && columns + rows + sentinels == lines as f64 && refused == 0.0)
+        .then(|| format!("{columns} in columns + {rows} in sample + {sentinels} sentinels"))
+}
+
 /// Scenario: each text file is served over HTTP and scraped by the agent of a running site; each OTLP file is pushed.
-/// Guarantees: the streams that the mappings promise hold rows of each file; what no mapping knows is in `sample`; sentinels
-/// are no values; the sums add up. (The count of samples, file by file, is asserted beside the decoder.)
+/// Guarantees: of each file, every sample is a value of a column, a row of `sample` or a sentinel, none is refused, and they
+/// add up to the lines (points) of the file; the streams that the mappings promise hold rows of it; the sums add up.
 #[tokio::test(flavor = "multi_thread")]
 async fn real_samples_reach_their_streams() {
     let Some(folder) = samples() else { return };
@@ -37,7 +74,9 @@ async fn real_samples_reach_their_streams() {
         let path = format!("/target-{index}/metrics");
         router = router.route(
             &path,
-            get(move || async move { ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], text).into_response() }),
+            get(move || async move {
+                ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+            }),
         );
         targets.push((format!("target-{index}"), path));
     }
@@ -53,16 +92,27 @@ async fn real_samples_reach_their_streams() {
     edge.ready().await;
     for file in PUSHED {
         let body = std::fs::read(folder.join(file)).expect(file);
+        let points = data_points(&serde_json::from_slice(&body).expect(file));
+        let before = edge.scrape().await.expect("metrics").sum("airan_gateway_samples_total", OTLP);
         let (status, text) = edge.push("/v1/metrics", "application/json", body).await;
         assert_eq!(status, 200, "{file}: {text}");
+        let decoded = edge.scrape().await.expect("metrics").sum("airan_gateway_samples_total", OTLP) - before;
+        println!("{file}: {points} points, {decoded} decoded, answer {text}");
+        assert_eq!(decoded, points as f64, "{file}: every point of the file is accounted for");
     }
-    for (file, stream, condition) in SCRAPED {
+    for (index, (file, stream, condition)) in SCRAPED.iter().enumerate() {
         let sql = format!("SELECT count(*) AS n FROM {stream} WHERE {condition}");
         let n = until(&format!("rows of {file}"), || async {
             edge.try_query(&sql).and_then(|rows| rows[0]["n"].as_i64()).filter(|n| *n > 0)
         })
         .await;
-        println!("{file}: {n} rows in {stream}");
+        let text = std::fs::read_to_string(folder.join(file)).expect(file);
+        let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')).count();
+        let told = until(&format!("even counters of {file}"), || async {
+            landed(&edge.scrape().await?, &format!("target=\"target-{index}\""), lines)
+        })
+        .await;
+        println!("{file}: {lines} samples = {told}; {n} rows in {stream} so far");
     }
     let ghosts = edge.query("SELECT count(*) AS n FROM accelerator WHERE sm_clock_hertz > 1e15 OR utilization > 1.0");
     assert_eq!(ghosts[0]["n"].as_i64(), Some(0), "a sentinel or a percentage became a value");

@@ -28,13 +28,11 @@ async fn up_shows_this_machine_and_takes_a_pushed_row() {
     let out = std::process::Command::new("sh").args(["-c", curl]).output().expect("sh");
     assert!(out.status.success(), "{curl}: {}", String::from_utf8_lossy(&out.stderr));
 
-    let query = process.said().into_iter().find(|l| l.contains("airan") && l.contains(" query ")).expect("a query line");
+    let query =
+        process.said().into_iter().find(|l| l.contains("airan") && l.contains(" query ")).expect("a query line");
     assert!(query.contains("SELECT"), "{query}");
 
-    until("raw rows of host in the lake", || async {
-        edge.count("host").filter(|n| *n > 0)
-    })
-    .await;
+    until("raw rows of host in the lake", || async { edge.count("host").filter(|n| *n > 0) }).await;
     edge.sums_add_up().await;
     let (status, said) = process.stop(Duration::from_secs(20));
     assert!(status.success(), "{status}: {said:#?}");
@@ -69,7 +67,10 @@ async fn acknowledged_rows_are_stored_once_over_kills() {
     })
     .await;
     let rows = edge.query("SELECT count(*) AS n, count(DISTINCT batch || ':' || seq) AS ids FROM accelerator");
-    assert_eq!((rows[0]["n"].as_i64(), rows[0]["ids"].as_i64()), (Some(acknowledged.into()), Some(acknowledged.into())));
+    assert_eq!(
+        (rows[0]["n"].as_i64(), rows[0]["ids"].as_i64()),
+        (Some(acknowledged.into()), Some(acknowledged.into()))
+    );
     edge.sums_add_up().await;
     let (status, said) = process.stop(Duration::from_secs(20));
     assert!(status.success(), "{status}: {said:#?}");

@@ -1,0 +1,200 @@
+//! An edge site of its own: a folder with configurations, free ports, and what a test does to it and asks of it.
+//!
+//! Two shapes, one interface: `airan up` on the local log, or gateway and processor as processes of their own over Kafka.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::site::{Process, Scrape, free_port, query, run, until};
+
+/// Streams whose raw tables must hold what the shards say they stored.
+const RAW: [&str; 6] = ["accelerator", "inference", "timing", "link", "host", "sample"];
+
+/// A site under test.
+pub struct Edge {
+    name: String,
+    folder: TempDir,
+    http: u16,
+    admins: Vec<u16>,
+    targets: Vec<String>,
+    /// The configuration that knows the lake.
+    reader: &'static str,
+}
+
+impl Edge {
+    /// A site for `airan up`, on the local log. Commits each second, so that a test need not wait.
+    pub fn new(name: &str) -> Edge {
+        let edge = Edge {
+            name: name.to_owned(),
+            folder: TempDir::new().expect("a folder"),
+            http: free_port(),
+            admins: vec![free_port()],
+            targets: Vec::new(),
+            reader: "up.yaml",
+        };
+        edge.write_up();
+        edge
+    }
+
+    /// A site whose gateway and processor meet on a topic of a Kafka broker.
+    pub fn over_kafka(name: &str, broker: &str, topic: &str) -> Edge {
+        let edge = Edge { admins: vec![free_port(), free_port()], reader: "processor.yaml", ..Edge::new(name) };
+        let bus = format!("bus: {{type: kafka, brokers: \"{broker}\", topic: {topic}, partitions: 4}}\n");
+        let admin = |index: usize| format!("admin: {{listen: \"127.0.0.1:{}\"}}\n", edge.admins[index]);
+        edge.write("gateway.yaml", &format!("{bus}{}{}", admin(0), edge.doors()));
+        edge.write("processor.yaml", &format!("{bus}{}{COMMITS}", admin(1)));
+        edge
+    }
+
+    /// Has the agent scrape `url` each second from the next start on.
+    pub fn scrape_target(&mut self, name: &str, url: &str) {
+        self.targets.push(format!("    - {{name: {name}, url: \"{url}\", interval: 1s, timeout: 1s}}\n"));
+        self.write_up();
+    }
+
+    fn write_up(&self) {
+        let targets = self.targets.concat();
+        let targets = if targets.is_empty() { " []\n".to_owned() } else { format!("\n{targets}") };
+        let text = format!(
+            "node: edge-under-test\nbus: {{partitions: 2}}\nadmin: {{listen: \"127.0.0.1:{}\"}}\n{}{COMMITS}\
+             agent:\n  host: {{interval: 1s}}\n  links: {{interval: 1s}}\n  links_ignored: []\n  targets:{targets}",
+            self.admins[0],
+            self.doors(),
+        );
+        self.write("up.yaml", &text);
+    }
+
+    fn doors(&self) -> String {
+        format!("gateway: {{http: \"127.0.0.1:{}\", grpc: \"127.0.0.1:{}\", tick: 1s}}\n", self.http, free_port())
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        std::fs::write(self.folder.path().join(file), text).expect("the folder takes a file");
+    }
+
+    fn dir(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts `airan up`.
+    pub fn up(&self) -> Process {
+        Process::start(&self.name, self.dir(), &["up", "--config", "up.yaml"])
+    }
+
+    /// Starts `airan gateway`.
+    pub fn gateway(&self) -> Process {
+        Process::start(&format!("{}-gateway", self.name), self.dir(), &["gateway", "--config", "gateway.yaml"])
+    }
+
+    /// Starts `airan processor`.
+    pub fn processor(&self) -> Process {
+        Process::start(&format!("{}-processor", self.name), self.dir(), &["processor", "--config", "processor.yaml"])
+    }
+
+    /// Waits until every process of the site says that it is ready.
+    pub async fn ready(&self) {
+        for port in &self.admins {
+            let url = format!("http://127.0.0.1:{port}/readyz");
+            until(&format!("{} ready on port {port}", self.name), || async {
+                reqwest::get(&url).await.ok().filter(|answer| answer.status().is_success()).map(|_| ())
+            })
+            .await;
+        }
+    }
+
+    /// Posts a body: status and text of the answer; status 0 where there was no answer.
+    pub async fn push(&self, path: &str, kind: &str, body: impl Into<reqwest::Body>) -> (u16, String) {
+        self.push_encoded(path, kind, None, body).await
+    }
+
+    /// Posts a body with a content encoding.
+    pub async fn push_encoded(
+        &self,
+        path: &str,
+        kind: &str,
+        encoding: Option<&str>,
+        body: impl Into<reqwest::Body>,
+    ) -> (u16, String) {
+        let url = format!("http://127.0.0.1:{}{path}", self.http);
+        let mut request = reqwest::Client::new().post(url).header("content-type", kind).body(body.into());
+        if let Some(encoding) = encoding {
+            request = request.header("content-encoding", encoding);
+        }
+        match request.send().await {
+            Ok(answer) => (answer.status().as_u16(), answer.text().await.unwrap_or_default()),
+            Err(error) => (0, error.to_string()),
+        }
+    }
+
+    /// Where the first process of the site shows its metrics.
+    pub fn metrics_url(&self) -> String {
+        format!("http://127.0.0.1:{}/metrics", self.admins[0])
+    }
+
+    /// A scrape of the first process of the site.
+    pub async fn scrape(&self) -> Option<Scrape> {
+        Scrape::of(&self.metrics_url()).await
+    }
+
+    /// The rows that a query over the lake gives.
+    pub fn query(&self, sql: &str) -> Vec<Value> {
+        query(self.dir(), self.reader, sql)
+    }
+
+    /// The rows that a query over the lake gives; None where it fails, as while there is no lake yet.
+    pub fn try_query(&self, sql: &str) -> Option<Vec<Value>> {
+        let arguments = ["query", "--config", self.reader, "--format", "json", sql];
+        let out = std::process::Command::new(super::site::binary())
+            .args(arguments)
+            .current_dir(self.dir())
+            .output()
+            .expect("airan runs");
+        out.status.success().then(|| serde_json::from_slice(&out.stdout).expect("airan query prints JSON"))
+    }
+
+    /// Rows of a table.
+    pub fn count(&self, table: &str) -> Option<i64> {
+        self.try_query(&format!("SELECT count(*) AS n FROM {table}"))?[0]["n"].as_i64()
+    }
+
+    /// `airan lake check` finds nothing wrong.
+    pub fn lake_is_sound(&self) {
+        println!("{}", run(self.dir(), &["lake", "check", "--config", self.reader]));
+    }
+
+    /// The sums of the design: per door, per agent, per shard, and the shards' against the rows that the lake gives.
+    ///
+    /// Counters move while they are read, so each sum is waited for; what is lost or doubled never comes out even.
+    pub async fn sums_add_up(&self) {
+        until(&format!("the sums of {}", self.name), || async {
+            let mut even = true;
+            let mut stored = 0.0;
+            for port in &self.admins {
+                let scrape = Scrape::of(&format!("http://127.0.0.1:{port}/metrics")).await?;
+                even &= sums_of(&scrape);
+                stored += scrape.sum("airan_processor_rows_total", &["outcome=\"stored\""]);
+            }
+            let counts = RAW.iter().map(|table| format!("(SELECT count(*) FROM {table})")).collect::<Vec<_>>();
+            let total = self.try_query(&format!("SELECT {} AS n", counts.join(" + ")))?[0]["n"].as_i64()?;
+            (even && stored == total as f64 && total > 0).then_some(())
+        })
+        .await;
+    }
+}
+
+/// Commits at once, and pipelines as they are shipped.
+const COMMITS: &str = "processor: {commit: {interval: 1s}}\n";
+
+/// Whether the sums of one process are even. A role that it does not have counts nothing.
+fn sums_of(scrape: &Scrape) -> bool {
+    let doors = |outcome: &str| scrape.sum("airan_gateway_rows_total", &[&format!("outcome=\"{outcome}\"")]);
+    let agent = |name: &str| scrape.sum(&format!("airan_agent_{name}"), &[]);
+    let shards = |outcome: &str| scrape.sum("airan_processor_rows_total", &[&format!("outcome=\"{outcome}\"")]);
+    let pending = scrape.sum("airan_processor_pending_rows", &[]);
+    doors("received") == doors("acknowledged") + doors("refused") + doors("unknown")
+        && agent("collected_rows_total")
+            == agent("acknowledged_rows_total") + agent("queued_rows") + agent("dropped_rows_total")
+        && shards("appended") == shards("stored") + shards("duplicate") + shards("rejected") + pending
+}
