@@ -110,7 +110,8 @@ impl Fleet {
     /// The fleet's rows of second `second`.
     pub fn instant(&self, second: usize) -> RecordBatch {
         let ts = START + second as Micros * SECOND;
-        let stamps = |at: Micros| Arc::new(TimestampMicrosecondArray::from(vec![at; FLEET]).with_timezone("UTC")) as ArrayRef;
+        let stamps =
+            |at: Micros| Arc::new(TimestampMicrosecondArray::from(vec![at; FLEET]).with_timezone("UTC")) as ArrayRef;
         let mut columns = vec![
             stamps(ts),
             stamps(ts + 40_000),

@@ -1,2 +1,93 @@
-//! Benchmarks of airan.
-fn main() {}
+//! Benchmarks of airan: the ceiling of the parts and the whole, in one run, on the same generated rows.
+//!
+//! ```text
+//! cargo run --release -p airan-bench              everything
+//! cargo run --release -p airan-bench -- --rows 400000
+//! ```
+//!
+//! Each part runs in a process of its own, so that its CPU time (user and system, as the kernel counts it) and its peak memory are
+//! its own. Making the input is not counted. A figure is rows, or points, per CPU-second: what one core does.
+
+mod bus;
+mod door;
+mod fleet;
+mod memory;
+mod otlp;
+mod report;
+mod settings;
+mod stage;
+mod usage;
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use report::Part;
+
+/// Rows of the accelerator stream: 2,500 s of 1,600 devices.
+const ROWS: usize = 4_000_000;
+/// OTLP requests of [`otlp::POINTS`] points.
+const REQUESTS: usize = 3_000;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        [] => all(ROWS),
+        ["--rows", rows] => all(rows.parse().context("--rows takes a number")?),
+        ["part", name, size] => part(name, size.parse()?),
+        ["send", address, requests] => door::send(address, requests.parse()?),
+        _ => bail!("usage: airan-bench [--rows N]"),
+    }
+}
+
+/// Every part, one after the other, then the comparison.
+fn all(rows: usize) -> Result<()> {
+    let seconds = (rows / fleet::FLEET).max(30);
+    println!("{} accelerator rows, {} devices, windows of 10 s; one shard\n", seconds * fleet::FLEET, fleet::FLEET);
+    let decode = run("decode", seconds)?;
+    let group = run("group_by", seconds)?;
+    let encode = run("parquet", seconds)?;
+    let stage = run("stage", seconds)?;
+    report::stage(&decode, &group, &encode, &stage);
+    println!("\n{REQUESTS} OTLP/HTTP requests of {} points\n", otlp::POINTS);
+    let prost = run("prost", REQUESTS)?;
+    let door = run("door", REQUESTS)?;
+    report::door(&prost, &door);
+    println!("\nstate of one open window\n");
+    report::memory(&run("memory", seconds)?);
+    Ok(())
+}
+
+/// Runs a part in a process of its own.
+fn run(name: &str, size: usize) -> Result<Part> {
+    let own = std::env::current_exe()?;
+    let out = Command::new(own).args(["part", name, &size.to_string()]).output()?;
+    if !out.status.success() {
+        bail!("{name}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+    let text = String::from_utf8(out.stdout)?;
+    let last = text.lines().last().with_context(|| format!("{name} printed nothing"))?;
+    let part: Part = serde_json::from_str(last)?;
+    part.print(name);
+    Ok(part)
+}
+
+/// What a part's own process does.
+fn part(name: &str, size: usize) -> Result<()> {
+    let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let part = threads.block_on(async {
+        match name {
+            "decode" => stage::decode(size),
+            "group_by" => stage::group_by(size).await,
+            "parquet" => stage::parquet(size),
+            "stage" => stage::whole(size).await,
+            "prost" => otlp::decode(size),
+            "door" => door::serve(size).await,
+            "memory" => memory::open_window(size).await,
+            _ => bail!("no part `{name}`"),
+        }
+    })?;
+    println!("{}", serde_json::to_string(&part)?);
+    Ok(())
+}

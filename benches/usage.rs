@@ -21,8 +21,20 @@ pub fn cpu() -> Duration {
 /// # Panics
 /// Where `/proc` is not there.
 pub fn peak_mib() -> f64 {
+    status_mib("VmHWM:")
+}
+
+/// Resident memory in MiB now.
+///
+/// # Panics
+/// Where `/proc` is not there.
+pub fn resident_mib() -> f64 {
+    status_mib("VmRSS:")
+}
+
+fn status_mib(field: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("/proc/self/status");
-    let line = status.lines().find(|l| l.starts_with("VmHWM:")).expect("VmHWM");
+    let line = status.lines().find(|l| l.starts_with(field)).expect("the field");
     let kib: f64 = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
     kib / 1024.0
 }

@@ -1,0 +1,102 @@
+//! What a part measured, and the tables made of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::usage;
+
+/// One part's figures.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Part {
+    /// Rows or points.
+    pub count: u64,
+    /// User and system time, seconds.
+    pub cpu: f64,
+    /// Elapsed time, seconds.
+    pub wall: f64,
+    /// Peak resident memory, MiB, and how much of it the input held.
+    pub peak_mib: f64,
+    /// Resident memory before the work began: the input of the benchmark.
+    pub input_mib: f64,
+    /// Anything else, by name.
+    pub extra: BTreeMap<String, f64>,
+}
+
+/// Measures from its making to [`Meter::stop`].
+pub struct Meter {
+    cpu: Duration,
+    start: std::time::Instant,
+    input_mib: f64,
+}
+
+impl Meter {
+    /// Starts now. What is in memory now is input.
+    pub fn start() -> Meter {
+        usage::reset_peak();
+        Meter { input_mib: usage::resident_mib(), cpu: usage::cpu(), start: std::time::Instant::now() }
+    }
+
+    /// The figures for `count` rows or points.
+    pub fn stop(self, count: u64) -> Part {
+        Part {
+            count,
+            cpu: (usage::cpu() - self.cpu).as_secs_f64(),
+            wall: self.start.elapsed().as_secs_f64(),
+            peak_mib: usage::peak_mib(),
+            input_mib: self.input_mib,
+            extra: BTreeMap::new(),
+        }
+    }
+}
+
+impl Part {
+    /// Rows or points per CPU-second, in millions.
+    pub fn rate(&self) -> f64 {
+        self.count as f64 / self.cpu.max(1e-9) / 1e6
+    }
+
+    /// One line.
+    pub fn print(&self, name: &str) {
+        println!(
+            "{name:<10} {:>7.2} M/CPU-s   {:>6.2} CPU-s  {:>6.2} s elapsed  peak {:>6.0} MiB, of which input {:>6.0} MiB",
+            self.rate(),
+            self.cpu,
+            self.wall,
+            self.peak_mib,
+            self.input_mib,
+        );
+    }
+}
+
+/// The whole stage beside the sum of its parts, and where its time goes.
+pub fn stage(decode: &Part, group: &Part, encode: &Part, whole: &Part) {
+    let ceiling = 1.0 / (1.0 / decode.rate() + 1.0 / group.rate() + 1.0 / encode.rate());
+    println!(
+        "\nceiling of the parts {ceiling:.2} M rows/CPU-s; whole stage {:.2} M, {:.0} % of it",
+        whole.rate(),
+        100.0 * whole.rate() / ceiling
+    );
+    let known: f64 = whole.extra.values().sum();
+    for (step, seconds) in &whole.extra {
+        println!("  {step:<22} {:>6.2} s  {:>4.0} %", seconds, 100.0 * seconds / whole.cpu);
+    }
+    println!("  {:<22} {:>6.2} s  {:>4.0} %", "the rest", whole.cpu - known, 100.0 * (whole.cpu - known) / whole.cpu);
+}
+
+/// The door beside a bare decode of the same bytes.
+pub fn door(prost: &Part, door: &Part) {
+    println!(
+        "\nOTLP/HTTP door {:.2} M points/CPU-s, {:.0} % of a bare prost decode of the same bytes",
+        door.rate(),
+        100.0 * door.rate() / prost.rate()
+    );
+}
+
+/// Bytes of state by rows and groups.
+pub fn memory(part: &Part) {
+    for (what, value) in &part.extra {
+        println!("  {what:<40} {:>8.1} KiB", value / 1024.0);
+    }
+}
