@@ -10,6 +10,7 @@ use airan_model::time::Micros;
 
 use crate::late::LateReason;
 use crate::shard::Shard;
+use crate::steps::Steps;
 use crate::sums::Sums;
 
 /// What a shard is doing.
@@ -55,6 +56,7 @@ pub(crate) struct Progress {
     pub untracked: u64,
     pub misshapen: u64,
     pub needed_from: Micros,
+    pub steps: Steps,
 }
 
 /// One pipeline in one shard.
@@ -87,6 +89,7 @@ impl Progress {
             untracked: streams.iter().map(|stream| stream.rises.entities.untracked).sum(),
             misshapen: streams.iter().map(|stream| stream.rises.misshapen).sum(),
             needed_from: shard.needed_from(),
+            steps: shard.steps,
         }
     }
 }

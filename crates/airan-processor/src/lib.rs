@@ -28,6 +28,7 @@ mod sheet;
 mod split;
 mod stage;
 mod state;
+mod steps;
 mod sums;
 mod worker;
 

@@ -224,6 +224,15 @@ const FAMILIES: &[Family] = &[
         labels: &[],
         values: |_, progress, _, put| put(&[], progress.misshapen as f64),
     },
+    Family {
+        name: "airan_processor_step_seconds_total",
+        help: "Time spent by step, since the shard was taken over: where a slow shard's time goes.",
+        is_counter: true,
+        labels: &["step"],
+        values: |_, progress, _, put| {
+            progress.steps.seconds().for_each(|(step, seconds)| put(&[step.as_str()], seconds));
+        },
+    },
 ];
 
 fn lag(report: &Report, progress: &Progress) -> i64 {

@@ -23,6 +23,7 @@ use crate::shard::{Shard, StreamShard, watermark_of};
 use crate::sheet::{Sheet, Sheets, StateError};
 use crate::split::times;
 use crate::stage::Stage;
+use crate::steps::Steps;
 use crate::sums::Sums;
 
 impl Shard {
@@ -45,6 +46,7 @@ impl Shard {
             time: PartitionTime::new(periods),
             stages: setup.pipelines.iter().map(|pipeline| Stage::new(pipeline, state_bytes)).collect(),
             lates: Lates::new(settings.windows.dirty),
+            steps: Steps::default(),
             setup: Arc::clone(setup),
         }
     }

@@ -30,6 +30,7 @@ use crate::rises::Rises;
 use crate::setup::Setup;
 use crate::split::{identity_columns, late_rows, newest_by_node};
 use crate::stage::Stage;
+use crate::steps::{Step, Steps, Watch};
 use crate::sums::Sums;
 
 /// One partition's work between two commits, and what it remembers across them.
@@ -44,6 +45,7 @@ pub(crate) struct Shard {
     pub time: PartitionTime,
     pub stages: Vec<Stage>,
     pub lates: Lates,
+    pub steps: Steps,
 }
 
 /// One stream's part of a shard.
@@ -80,12 +82,15 @@ impl Shard {
             Message::Tick => None,
             Message::Foreign { reason, payload } => Some(self.refuse_foreign(offset, reason, payload)),
         };
+        let mut watch = Watch::start();
         self.close_windows().await;
+        watch.end(&mut self.steps, Step::Windows);
         Ok(refusal)
     }
 
     /// decode → conform → duplicates out → rises → late rows apart → windows and raw rows.
     fn take(&mut self, offset: i64, message: Rows) -> Result<Option<Refusal>, ArrowError> {
+        let mut watch = Watch::start();
         self.sums.appended += message.rows;
         let setup = Arc::clone(&self.setup);
         let Some(index) = setup.stream(&message.stream) else {
@@ -96,12 +101,17 @@ impl Shard {
             Ok(rows) => rows,
             Err(refused) => return Ok(Some(self.refuse(offset, message, refused))),
         };
-        let Some(rows) = self.without_duplicates(index, rows)? else { return Ok(None) };
+        watch.end(&mut self.steps, Step::Decode);
+        let rows = self.without_duplicates(index, rows)?;
+        watch.end(&mut self.steps, Step::Duplicates);
+        let Some(rows) = rows else { return Ok(None) };
         let rises = &mut self.streams[index].rises;
         let rows = rises.add(rows, self.log_time)?;
         self.sums.out_of_order += std::mem::take(&mut rises.out_of_order);
+        watch.end(&mut self.steps, Step::Rises);
         self.hand_to_windows(index, &rows)?;
         self.note_time(index, &rows);
+        watch.end(&mut self.steps, Step::Late);
         self.sums.pending += rows.num_rows() as u64;
         self.streams[index].raw.push(rows);
         Ok(None)

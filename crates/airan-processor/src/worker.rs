@@ -21,6 +21,7 @@ use crate::rejects::Rejects;
 use crate::results::Results;
 use crate::setup::Setup;
 use crate::shard::Shard;
+use crate::steps::{Step, Watch};
 
 /// A report is put up at least this often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -154,6 +155,7 @@ impl Worker {
 
     /// Commits, and tries again for as long as the store is away and the shard is not to stop.
     async fn commit(&mut self, writer: &mut ShardWriter, shard: &mut Shard) -> Result<(), End> {
+        let mut watch = Watch::start();
         let begun = shard.begin_commit().map_err(|error| End::Stopped(causes(&error)))?;
         let timer = self.shared.metrics.commit_seconds.start_timer();
         let retry = &self.shared.setup.settings.commit;
@@ -201,6 +203,7 @@ impl Worker {
         }
         timer.observe_duration();
         shard.finish_commit();
+        watch.end(&mut shard.steps, Step::Commit);
         self.shared.results.publish(self.partition, begun.results);
         self.report(shard, Status::Running);
         self.tell(What::Report(shard.next_offset)).await;
