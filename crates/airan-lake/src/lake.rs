@@ -1,71 +1,132 @@
-//! The lake's public face.
-use airan_model::time::{Clock, Micros};
-use arrow::array::RecordBatch;
-use bytes::Bytes;
-use datafusion::prelude::SessionContext;
-use futures::stream::BoxStream;
+//! The handle of one lake: its store, clock and metrics, and the schemas this process has seen.
+//!
+//! What is done with a lake stands elsewhere: `claim` and `writer` add to it, `files` and `sql` read it, `check` proves it
+//! and `expire` takes out of it. Nothing is cached that another process can change: a table's schema only grows, and one
+//! that has grown elsewhere is met when this process wants to add to it.
 
-use crate::commit::{Commit, CommitError, CommitSummary};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use airan_model::time::Clock;
+
+use crate::commit::{CommitError, TableRows};
+use crate::layout;
 use crate::metrics::LakeMetrics;
-use crate::record::ReadError;
-use crate::seal::Checksum;
+use crate::schema::{self, SchemaError, TableSchema};
 use crate::settings::LakeSettings;
-use crate::store::{OpenLakeError, StoreError};
+use crate::sql::LATEST;
+use crate::store::{OpenLakeError, Store, StoreError};
 
-/// A lake. Cheap to clone.
+/// Times a schema is merged again because another shard has added columns in the same moment. Each round is somebody's
+/// success, so more shards than this would have to add to one table at once.
+const SCHEMA_TRIES: u32 = 64;
+
+/// A lake. Cheap to clone: all clones are one handle.
 #[derive(Clone, Debug)]
-pub struct Lake {}
-/// What the newest record of a shard says, at a claim.
-#[derive(Clone, Debug)]
-pub struct Recovered { /// The record.
- pub n: u64, /// First offset to read.
- pub next_offset: i64, /// The shard state.
- pub state: Bytes }
-/// Why a shard could not be claimed.
-#[derive(Debug, thiserror::Error)]
-pub enum ClaimError { /// Retry.
- #[error(transparent)] Store(#[from] StoreError) }
-/// A file that counts.
-#[derive(Clone, Debug)]
-pub struct FileEntry { /// Path.
- pub path: String, /// Rows.
- pub rows: u64, /// Bytes.
- pub bytes: u64, /// Micros.
- pub min_ts: Micros, /// Micros.
- pub max_ts: Micros, /// Checksum.
- pub checksum: Checksum, /// Partition.
- pub partition: i32, /// Record.
- pub n: u64 }
-/// Rows read back for open windows.
-pub type RawRows = BoxStream<'static, Result<RecordBatch, ReadError>>;
-/// Why a table could not be registered.
-#[derive(Debug, thiserror::Error)]
-pub enum QueryError { /// Retry.
- #[error(transparent)] Read(#[from] ReadError) }
-/// Check.
-#[derive(Clone, Debug)]
-pub struct CheckReport {}
-/// Expire.
-#[derive(Clone, Debug)]
-pub struct ExpireReport {}
-/// A claimed shard.
+pub struct Lake(Arc<Inner>);
+
 #[derive(Debug)]
-pub struct ShardWriter {}
-#[allow(clippy::todo, unused_variables, missing_docs)]
-impl Lake {
-    pub async fn open(settings: &LakeSettings, clock: Clock) -> Result<Lake, OpenLakeError> { todo!() }
-    pub async fn open_to_read(settings: &LakeSettings, clock: Clock) -> Result<Lake, OpenLakeError> { todo!() }
-    pub fn metrics(&self) -> &LakeMetrics { todo!() }
-    pub async fn claim(&self, topic: &str, partition: i32, partitions: i32) -> Result<(ShardWriter, Option<Recovered>), ClaimError> { todo!() }
-    pub async fn files(&self, table: &str) -> Result<Vec<FileEntry>, ReadError> { todo!() }
-    pub async fn tables(&self) -> Result<Vec<String>, ReadError> { todo!() }
-    pub async fn raw_rows(&self, topic: &str, partition: i32, table: &str, from: Micros) -> Result<RawRows, ReadError> { todo!() }
-    pub async fn register(&self, context: &SessionContext) -> Result<(), QueryError> { todo!() }
-    pub async fn check(&self) -> Result<CheckReport, ReadError> { todo!() }
-    /// `needed_from`: the start of the oldest open window; no raw row at or after it goes.
-    pub async fn expire(&self, now: Micros, needed_from: Option<Micros>) -> Result<ExpireReport, ReadError> { todo!() }
+struct Inner {
+    store: Store,
+    settings: LakeSettings,
+    clock: Clock,
+    metrics: LakeMetrics,
+    /// The newest version this process knows, by table; maybe not the newest there is. As many as there are tables.
+    schemas: Mutex<HashMap<String, TableSchema>>,
 }
-#[allow(clippy::todo, unused_variables, missing_docs)]
-impl ShardWriter {
-    pub async fn commit(&mut self, commit: &Commit) -> Result<CommitSummary, CommitError> { todo!() }
+
+impl Lake {
+    /// Opens the lake that `settings` name, to write to it. A local folder is made when missing.
+    ///
+    /// The store is probed first: one that lets a key be created twice cannot arbitrate between two owners of a shard (K2).
+    ///
+    /// # Errors
+    /// See [`OpenLakeError`]; only its `Store` is worth another try.
+    pub async fn open(settings: &LakeSettings, clock: Clock) -> Result<Lake, OpenLakeError> {
+        let store = Store::open(settings)?;
+        store.probe().await?;
+        Lake::over(store, settings.clone(), clock)
+    }
+
+    /// Opens the lake for `files`, `register`, `raw_rows` and `check`: no probe, so nothing is written.
+    ///
+    /// # Errors
+    /// As [`Lake::open`].
+    pub async fn open_to_read(settings: &LakeSettings, clock: Clock) -> Result<Lake, OpenLakeError> {
+        Lake::over(Store::open(settings)?, settings.clone(), clock)
+    }
+
+    /// A lake in a store that is open and can arbitrate.
+    pub(crate) fn over(store: Store, settings: LakeSettings, clock: Clock) -> Result<Lake, OpenLakeError> {
+        let metrics = LakeMetrics::new()?;
+        Ok(Lake(Arc::new(Inner { store, settings, clock, metrics, schemas: Mutex::default() })))
+    }
+
+    /// What this handle and its clones have counted.
+    pub fn metrics(&self) -> &LakeMetrics {
+        &self.0.metrics
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub(crate) fn settings(&self) -> &LakeSettings {
+        &self.0.settings
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// The schema of the table that `rows` go to, with their columns; a new version is written when they add any.
+    ///
+    /// # Errors
+    /// `Schema` if the rows do not fit, `Store` if the store does not answer.
+    pub(crate) async fn schema_for(&self, rows: &TableRows) -> Result<TableSchema, CommitError> {
+        let refused = |source| CommitError::Schema { table: rows.table.clone(), source };
+        check_name(&rows.table).map_err(refused)?;
+        let mut known = self.known(&rows.table);
+        for _ in 0..SCHEMA_TRIES {
+            if known.is_none() {
+                known = schema::load(self.store(), &rows.table).await?;
+            }
+            let mut merged = match &known {
+                Some(known) => known.with(rows),
+                None => TableSchema::first(rows),
+            }
+            .map_err(refused)?;
+            let is_known = known.as_ref() == Some(&merged);
+            if is_known || schema::store_next(self.store(), &rows.table, &mut merged).await? {
+                self.remember(&rows.table, &merged);
+                return Ok(merged);
+            }
+            known = None;
+        }
+        let source = object_store::Error::Generic { store: "lake", source: "others add columns all the time".into() };
+        Err(StoreError::new("add columns to", layout::schemas(&rows.table), source).into())
+    }
+
+    fn known(&self, table: &str) -> Option<TableSchema> {
+        self.0.schemas.lock().unwrap_or_else(PoisonError::into_inner).get(table).cloned()
+    }
+
+    fn remember(&self, table: &str, schema: &TableSchema) {
+        let mut schemas = self.0.schemas.lock().unwrap_or_else(PoisonError::into_inner);
+        match schemas.get(table) {
+            Some(known) if known.version >= schema.version => {}
+            _ => drop(schemas.insert(table.to_owned(), schema.clone())),
+        }
+    }
+}
+
+fn check_name(table: &str) -> Result<(), SchemaError> {
+    let reason = if !layout::is_plain(table) {
+        format!("`{table}` cannot be the name of a folder")
+    } else if table.ends_with(LATEST) {
+        format!("`{table}` ends in `{LATEST}`, as the views over window tables do")
+    } else {
+        return Ok(());
+    };
+    Err(SchemaError::Name { reason })
 }

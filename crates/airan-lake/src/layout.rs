@@ -105,6 +105,13 @@ impl Shard {
     }
 }
 
+/// The place in its table of the file that waits at `path`; `None` if that is no place to wait.
+pub(crate) fn place_of(path: &Path) -> Option<Path> {
+    let mut rest = path.as_ref().strip_suffix(STAGED)?.splitn(4, '/');
+    let (folder, _topic, _partition, place) = (rest.next()?, rest.next()?, rest.next()?, rest.next()?);
+    (folder == STAGING).then(|| Path::from(place))
+}
+
 /// Path of a topic's partition count.
 pub(crate) fn partitions(topic: &str) -> Path {
     Path::from_iter([COMMITS, topic, "partitions.json"])
@@ -149,6 +156,11 @@ pub(crate) fn commit_number(path: &Path) -> Option<u64> {
     digits.parse().ok()
 }
 
+/// The partition in the name of a Parquet file.
+pub(crate) fn partition_of(path: &Path) -> Option<i32> {
+    path.filename()?.strip_suffix(".parquet")?.split('-').next()?.parse().ok()
+}
+
 /// Days since 1970 of an instant; also right before 1970.
 pub(crate) fn date_of(at: Micros) -> i32 {
     i32::try_from(at.div_euclid(DAY)).unwrap_or(if at < 0 { i32::MIN } else { i32::MAX })
@@ -179,8 +191,9 @@ mod tests {
         let claim = ClaimId::fresh();
         for attempt in [0, 2] {
             let file = shard.file("host", 20_000, 17, &claim, attempt);
-            assert_eq!(commit_number(&file), Some(17), "{file}");
+            assert_eq!((commit_number(&file), partition_of(&file)), (Some(17), Some(3)), "{file}");
             assert_eq!(shard.unstaged(&shard.staged(&file)), Some(file.clone()));
+            assert_eq!((place_of(&shard.staged(&file)), place_of(&file)), (Some(file.clone()), None));
             assert_eq!(date_in(file.as_ref()), Some(20_000), "{file}");
             assert_eq!(commit_number(&shard.state(17, &claim, attempt)), Some(17));
         }

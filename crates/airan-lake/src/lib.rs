@@ -19,22 +19,44 @@
 //! What lies where: the text at the top of `layout.rs`. Delta, compaction and restatement are not here yet; records,
 //! schemas and expire records carry a version so that they can come.
 
+mod check;
+mod claim;
 mod commit;
 mod durable;
+mod encode;
+mod expire;
+#[cfg(test)]
+mod faults;
+mod files;
 mod lake;
 mod layout;
 mod metrics;
+mod order;
+mod orphans;
 mod record;
+#[cfg(all(test, feature = "cloud"))]
+mod s3_tests;
 mod schema;
 mod seal;
 mod settings;
+mod snapshot;
+mod sql;
 mod store;
+#[cfg(test)]
+mod testing;
+mod writer;
 
+pub use check::{CheckReport, Problem};
+pub use claim::{ClaimError, Recovered};
 pub use commit::{Commit, CommitError, CommitSummary, TableKind, TableRows};
-pub use lake::{CheckReport, ClaimError, ExpireReport, FileEntry, Lake, QueryError, RawRows, Recovered, ShardWriter};
+pub use expire::ExpireReport;
+pub use files::{FileEntry, RawRows};
+pub use lake::Lake;
 pub use metrics::LakeMetrics;
 pub use record::ReadError;
 pub use schema::SchemaError;
 pub use seal::{Checksum, Damaged};
 pub use settings::LakeSettings;
+pub use sql::QueryError;
 pub use store::{OpenLakeError, StoreError};
+pub use writer::ShardWriter;

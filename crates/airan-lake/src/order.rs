@@ -33,7 +33,9 @@ pub(crate) struct Order {
 pub(crate) fn order(keys: &[ArrayRef], time: &ArrayRef) -> Result<Order, ArrowError> {
     let texts: Option<Vec<&StringArray>> = keys.iter().map(|key| key.as_string_opt::<i32>()).collect();
     match texts {
-        Some(texts) => Ok(by_groups(&texts, time.as_primitive::<arrow::datatypes::TimestampMicrosecondType>().values())),
+        Some(texts) => {
+            Ok(by_groups(&texts, time.as_primitive::<arrow::datatypes::TimestampMicrosecondType>().values()))
+        }
         None => by_comparing(keys, time),
     }
 }

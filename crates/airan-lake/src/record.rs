@@ -183,5 +183,9 @@ pub(crate) async fn numbers(store: &Store, shard: &Shard) -> Result<Vec<u64>, St
 pub(crate) async fn all(store: &Store, shard: &Shard) -> Result<Vec<Record>, ReadError> {
     let numbers = numbers(store, shard).await?;
     let reads = futures::stream::iter(numbers.into_iter().map(|n| read(store, shard, n)));
-    reads.buffered(READS_AT_ONCE).try_filter_map(|found| async { Ok(found.map(|(record, _)| record)) }).try_collect().await
+    reads
+        .buffered(READS_AT_ONCE)
+        .try_filter_map(|found| async { Ok(found.map(|(record, _)| record)) })
+        .try_collect()
+        .await
 }

@@ -256,8 +256,7 @@ pub(crate) async fn load(store: &Store, table: &str) -> Result<Option<TableSchem
 /// Writes `schema` as the version after its own. `false`: another shard was faster; load and merge again.
 pub(crate) async fn store_next(store: &Store, table: &str, schema: &mut TableSchema) -> Result<bool, ReadError> {
     let path = layout::schema(table, schema.version + 1);
-    let bytes =
-        schema.to_bytes().map_err(|error| Damaged { path: path.to_string(), reason: error.to_string() })?;
+    let bytes = schema.to_bytes().map_err(|error| Damaged { path: path.to_string(), reason: error.to_string() })?;
     let created = match store.create(&path, bytes.clone()).await {
         Ok(Created::New) => true,
         // Taken or unknown: it is ours if it says the same.

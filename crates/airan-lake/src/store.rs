@@ -47,13 +47,17 @@ pub enum OpenLakeError {
         path: String,
     },
     /// Use a local disk, or an object store where several machines share the lake.
-    #[error("{path} lies on nfs, where two processes can both believe they created one file; use a local disk or an object store")]
+    #[error(
+        "{path} lies on nfs, where two processes can both believe they created one file; use a local disk or an object store"
+    )]
     Nfs {
         /// The folder.
         path: String,
     },
     /// Use another store: this one lets two processors commit the same rows.
-    #[error("store {store} let a key be created twice: it does not support put-if-absent (`If-None-Match: *`), without which rows would be stored twice")]
+    #[error(
+        "store {store} let a key be created twice: it does not support put-if-absent (`If-None-Match: *`), without which rows would be stored twice"
+    )]
     NoPutIfAbsent {
         /// The store.
         store: String,
@@ -61,6 +65,9 @@ pub enum OpenLakeError {
     /// The store could not be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Never in practice: the names of the lake's own metrics are fixed and valid.
+    #[error("cannot make the lake's metrics")]
+    Metrics(#[from] prometheus::Error),
 }
 
 /// How a create ended, where that is known.
@@ -101,8 +108,10 @@ impl Store {
     }
 
     fn local(folder: &FsPath) -> Result<Store, OpenLakeError> {
-        let refused =
-            |error: std::io::Error| OpenLakeError::Path { path: folder.display().to_string(), reason: error.to_string() };
+        let refused = |error: std::io::Error| OpenLakeError::Path {
+            path: folder.display().to_string(),
+            reason: error.to_string(),
+        };
         let object = DurableLocal::open(folder).map_err(refused)?;
         #[cfg(target_os = "linux")]
         if is_nfs(rustix::fs::statfs(folder).map_err(|error| refused(error.into()))?.f_type) {
@@ -223,8 +232,7 @@ fn cloud(_: &str, _: &str, settings: &LakeSettings) -> Result<Store, OpenLakeErr
 fn cloud(scheme: &str, rest: &str, settings: &LakeSettings) -> Result<Store, OpenLakeError> {
     use object_store::prefix::PrefixStore;
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    let refused =
-        |reason: String| OpenLakeError::Path { path: settings.path.clone(), reason };
+    let refused = |reason: String| OpenLakeError::Path { path: settings.path.clone(), reason };
     if bucket.is_empty() {
         return Err(refused("it names no bucket".to_owned()));
     }

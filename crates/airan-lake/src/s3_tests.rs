@@ -1,0 +1,84 @@
+//! A lake in a bucket, against a server that speaks S3. `tests/s3.sh` starts one and sets the variables:
+//!
+//! - `AIRAN_S3`: its endpoint, as `http://127.0.0.1:5000`; it has a bucket `airan`. Without it these tests do nothing.
+//! - `AIRAN_S3_DEAF`: an endpoint of the same bucket that ignores the condition of a put.
+
+use airan_model::time::Micros;
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use datafusion::prelude::SessionContext;
+
+use crate::claim::ClaimError;
+use crate::commit::CommitError;
+use crate::lake::Lake;
+use crate::settings::LakeSettings;
+use crate::store::OpenLakeError;
+use crate::testing::{SECOND, TOPIC, assert_sound, clock, commit, ids, ids_from, rows};
+
+/// Settings for a fresh prefix of the bucket behind the endpoint in `variable`.
+fn settings(variable: &str) -> Option<LakeSettings> {
+    let Ok(endpoint) = std::env::var(variable) else {
+        eprintln!("{variable} is not set: not tested");
+        return None;
+    };
+    let options = [
+        ("aws_endpoint", endpoint.as_str()),
+        ("aws_region", "us-east-1"),
+        ("aws_access_key_id", "test"),
+        ("aws_secret_access_key", "test"),
+        ("aws_allow_http", "true"),
+    ];
+    let path = format!("s3://airan/lake-{:016x}", rand::random::<u64>());
+    let options = options.map(|(name, value)| (name.to_owned(), value.to_owned().into())).into();
+    Some(LakeSettings { path, options, ..crate::testing::settings(std::path::Path::new("")) })
+}
+
+/// Scenario: two owners of a shard of a lake in a bucket; commits, a fenced one, SQL, retention, a reopened handle.
+/// Guarantees: K1, K2 and S1 hold where the bucket arbitrates; the fenced commit's files are gone.
+#[tokio::test]
+async fn s3_carries_a_lake() {
+    let Some(mut settings) = settings("AIRAN_S3") else { return };
+    let lake = Lake::open(&settings, clock()).await.unwrap();
+    let (mut first, recovered) = lake.claim(TOPIC, 0, 2).await.unwrap();
+    assert_eq!(recovered, None);
+    first.commit(&commit(10, vec![rows("t", 0..10)])).await.unwrap();
+    first.commit(&commit(20, vec![rows("t", 10..20)])).await.unwrap();
+    let (mut second, recovered) = lake.claim(TOPIC, 0, 2).await.unwrap();
+    let recovered = recovered.unwrap();
+    assert_eq!((recovered.next_offset, &recovered.state[..]), (20, b"state at 20".as_slice()));
+    let fenced = first.commit(&commit(30, vec![rows("t", 90..99)])).await.unwrap_err();
+    assert!(matches!(fenced, CommitError::Fenced { .. }), "{fenced}");
+    second.commit(&commit(30, vec![rows("t", 86_400..86_410)])).await.unwrap();
+    assert!(matches!(lake.claim(TOPIC, 0, 3).await, Err(ClaimError::PartitionsChanged { .. })));
+
+    let reader = Lake::open_to_read(&settings, clock()).await.unwrap();
+    let expected: Vec<i64> = (0..20).chain(86_400..86_410).collect();
+    assert_eq!(ids(&reader, "t").await, expected);
+    assert_eq!(ids_from(&reader, "t", 15 * SECOND).await, expected[15..]);
+    let context = SessionContext::new();
+    reader.register(&context).await.unwrap();
+    let sql = "SELECT id FROM t WHERE site >= 's0' ORDER BY id";
+    let batches = context.sql(sql).await.unwrap().collect().await.unwrap();
+    let found: Vec<i64> =
+        batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
+    assert_eq!(found, expected);
+    let report = reader.check().await.unwrap();
+    assert_eq!((report.files, report.rows, report.orphans, report.problems), (3, 30, 0, vec![]));
+
+    settings.raw_retention = std::time::Duration::from_secs(3600).into();
+    let lake = Lake::open(&settings, clock()).await.unwrap();
+    let report = lake.expire(86_400 * SECOND, None as Option<Micros>).await.unwrap();
+    assert_eq!((report.files, report.rows), (2, 20));
+    assert_eq!(ids(&lake, "t").await, expected[20..]);
+    assert_sound(&lake).await;
+}
+
+/// Scenario: a store whose server ignores `If-None-Match`, as some compatible ones do.
+/// Guarantees: K2's ground; it is refused when the lake is opened to write, with the reason.
+#[tokio::test]
+async fn s3_that_ignores_the_condition_is_refused() {
+    let Some(settings) = settings("AIRAN_S3_DEAF") else { return };
+    let refused = Lake::open(&settings, clock()).await.unwrap_err();
+    assert!(matches!(refused, OpenLakeError::NoPutIfAbsent { .. }), "{refused}");
+    assert!(refused.to_string().contains("If-None-Match"), "{refused}");
+}
