@@ -226,9 +226,14 @@ impl Lake {
         }
         let (mut taken, mut kept): (Vec<Live>, Vec<Live>) = live.into_iter().partition(|live| expired.contains(live));
         bytes -= taken.iter().map(|live| live.file.bytes).sum::<u64>();
+        // Where needed raw rows alone are over the bound, no window is given up for a bound that cannot be kept.
+        let needed: u64 = kept.iter().filter(|live| !is_free(live)).map(|live| live.file.bytes).sum();
         for at in 0..kept.len() {
             if bytes <= bound {
                 break;
+            }
+            if needed > bound && !is_raw(&kept[at]) {
+                continue;
             }
             if !is_free(&kept[at]) || expired.contains(&kept[at]) {
                 continue;

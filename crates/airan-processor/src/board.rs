@@ -143,16 +143,25 @@ impl Board {
         self.lock().shards.remove(&partition);
     }
 
-    /// The start of the oldest open window of all `partitions` shards; None unless all of them are here and at work, because
-    /// then nothing may be removed.
-    pub fn needed_from(&self, partitions: i32) -> Option<Micros> {
+    /// The start of the oldest open window of all `partitions` shards, as far as each has come: one that is stuck or has stopped
+    /// since holds back what it needs and no more.
+    ///
+    /// # Errors
+    /// Why it is not known, in which case nothing may be removed.
+    pub fn needed_from(&self, partitions: i32) -> Result<Micros, String> {
         let reports = self.lock();
-        let is_all = reports.shards.len() as i64 == i64::from(partitions);
-        let needed = |report: &Report| {
-            let progress = report.progress.as_ref().filter(|_| report.status == Status::Running)?;
-            Some(progress.needed_from)
-        };
-        reports.shards.values().map(needed).min().flatten().filter(|_| is_all)
+        let (here, all) = (reports.shards.len() as i64, i64::from(partitions));
+        if here != all {
+            return Err(format!("{here} of {all} shards are here"));
+        }
+        let mut least = Micros::MAX;
+        for (partition, report) in &reports.shards {
+            let Some(progress) = &report.progress else {
+                return Err(format!("shard {partition} has not been at work since the start"));
+            };
+            least = least.min(progress.needed_from);
+        }
+        Ok(least)
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct PipelineResult {
     pub closed: Vec<ClosedWindow>,
     pub closed_through: Micros,
     pub exported: Exported,
+    /// The pipeline has stopped: its gauges would stand still.
+    pub is_stopped: bool,
 }
 
 impl Shard {
@@ -49,8 +51,12 @@ impl Shard {
             if !closed.is_empty() {
                 tables.push(window_table(&stage.pipeline, &closed));
             }
-            let (closed_through, exported) = (stage.closed_through(), stage.exported.clone());
-            results.push(PipelineResult { closed, closed_through, exported });
+            results.push(PipelineResult {
+                closed,
+                closed_through: stage.closed_through(),
+                exported: stage.exported.clone(),
+                is_stopped: stage.stopped().is_some(),
+            });
         }
         let commit = Commit { next_offset: self.next_offset, tables, state: state::write(self)? };
         Ok(Begun { commit, results })

@@ -73,7 +73,8 @@ impl Entities {
         }
     }
 
-    /// Clears idle entities now and then. Call before the rows of a message.
+    /// Clears idle entities now and then. Call with every message of the partition, whatever its stream: when room becomes free
+    /// is then a function of the log alone, also over a restart (**W3**).
     pub fn sweep(&mut self, log_time: Micros) {
         if log_time < self.next_sweep {
             return;

@@ -8,7 +8,7 @@ use airan_model::reject::Reason;
 use airan_model::time::{Clock, Micros, SECOND};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -33,6 +33,10 @@ pub struct ProcessorMetrics {
     pub rejected_unrecorded: IntCounter,
     /// `airan_processor_retention_failures_total`: runs of the lake's retention that failed.
     pub retention_failures: IntCounter,
+    /// `airan_processor_retention_skipped_total`: runs left out because not every shard has been at work.
+    pub retention_skipped: IntCounter,
+    /// `airan_processor_lake_over_bytes`: bytes over `lake.max_bytes` that open windows still need.
+    pub over_bytes: IntGauge,
     shards: ShardCollector,
 }
 
@@ -282,6 +286,14 @@ impl ProcessorMetrics {
                 "airan_processor_retention_failures_total",
                 "Runs of the lake's retention that failed.",
             )?,
+            retention_skipped: IntCounter::new(
+                "airan_processor_retention_skipped_total",
+                "Runs of the lake's retention left out because not every shard has been at work.",
+            )?,
+            over_bytes: IntGauge::new(
+                "airan_processor_lake_over_bytes",
+                "Bytes of the lake over lake.max_bytes that open windows still need.",
+            )?,
             shards: ShardCollector::new(board, clock)?,
         };
         for reason in [Reason::Foreign, Reason::Malformed, Reason::UnknownStream, Reason::WrongType, Reason::BadTime] {
@@ -301,12 +313,14 @@ impl ProcessorMetrics {
             &self.fenced,
             &self.rejected_unrecorded,
             &self.retention_failures,
+            &self.retention_skipped,
         ] {
             registry.register(Box::new(counter.clone()))?;
         }
         registry.register(Box::new(self.commit_seconds.clone()))?;
         registry.register(Box::new(self.start_seconds.clone()))?;
         registry.register(Box::new(self.rejected.clone()))?;
+        registry.register(Box::new(self.over_bytes.clone()))?;
         registry.register(Box::new(self.shards.clone()))
     }
 }

@@ -225,14 +225,35 @@ impl Processor {
         let (bus, board, lake) = (Arc::clone(&self.bus), self.board.clone(), self.lake.clone());
         let (clock, metrics) = (self.clock.clone(), Arc::clone(&self.metrics));
         let every = self.setup.settings.retention_every.get();
+        let mut waits: Option<String> = None;
         async move {
             while !shutdown.is_cancelled() {
                 tokio::time::sleep(every).await;
-                let Some(needed_from) = board.needed_from(bus.partitions()) else { continue };
-                let needed_from = Some(needed_from).filter(|from| *from != Micros::MAX);
-                if let Err(error) = lake.expire(clock.now(), needed_from).await {
-                    metrics.retention_failures.inc();
-                    tracing::warn!(error = %causes(&error), "retention failed: trying again later");
+                let needed_from = match board.needed_from(bus.partitions()) {
+                    Ok(needed_from) => Some(needed_from).filter(|from| *from != Micros::MAX),
+                    Err(reason) => {
+                        metrics.retention_skipped.inc();
+                        if waits.replace(reason.clone()).as_ref() != Some(&reason) {
+                            tracing::warn!(%reason, "retention waits, the lake only grows: every shard must have been at work");
+                        }
+                        continue;
+                    }
+                };
+                waits = None;
+                match lake.expire(clock.now(), needed_from).await {
+                    Ok(report) => {
+                        if report.over_bytes > 0 && metrics.over_bytes.get() == 0 {
+                            tracing::warn!(
+                                bytes = report.over_bytes,
+                                "the lake is over lake.max_bytes, and all of the rest is needed by open windows"
+                            );
+                        }
+                        metrics.over_bytes.set(i64::try_from(report.over_bytes).unwrap_or(i64::MAX));
+                    }
+                    Err(error) => {
+                        metrics.retention_failures.inc();
+                        tracing::warn!(error = %causes(&error), "retention failed: trying again later");
+                    }
                 }
             }
         }

@@ -69,6 +69,9 @@ impl Shard {
         if let Some(clocks) = state.table("clocks") {
             shard.read_clocks(clocks);
         }
+        if let Some(watermarks) = state.table("watermarks") {
+            shard.read_watermarks(watermarks);
+        }
         shard.read_pipelines(state.table("pipelines"));
         if let Some(exported) = state.table("exported") {
             shard.read_exported(exported);
@@ -173,6 +176,14 @@ impl Shard {
             let (newest, seen) = (sheet.int(row, "newest"), sheet.int(row, "seen"));
             if let (Some(stream), Some(node), Some(newest), Some(seen)) = (stream, node, newest, seen) {
                 self.time.observe_rows(stream, node, newest, seen);
+            }
+        }
+    }
+
+    fn read_watermarks(&mut self, sheet: &Sheet) {
+        for row in 0..sheet.rows() {
+            if let (Some(stream), Some(reached)) = (sheet.text(row, "stream"), sheet.int(row, "reached")) {
+                self.time.restore_reached(stream, reached);
             }
         }
     }

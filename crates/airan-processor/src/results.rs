@@ -164,6 +164,9 @@ impl Shown {
                 }
             }
         }
+        if result.is_stopped {
+            self.gauges.clear();
+        }
         self.at = now;
         self.last = Some(PipelineResult { closed: Vec::new(), ..result });
         left_out

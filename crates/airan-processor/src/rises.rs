@@ -181,7 +181,6 @@ impl Rises {
             .map(|place| rows.column(*place))
             .map(|column| column.as_string_opt::<i32>().filter(|texts| texts.null_count() < texts.len()))
             .collect();
-        self.entities.sweep(log_time);
         self.message += 1;
         let mut entity = Vec::with_capacity(rows.num_rows());
         let (mut before, mut in_order) = (UNTRACKED, true);

@@ -73,6 +73,7 @@ impl Shard {
         self.next_offset = offset + 1;
         self.log_time = self.log_time.max(append_time);
         self.time.observe_message(self.log_time);
+        self.streams.iter_mut().for_each(|stream| stream.rises.entities.sweep(self.log_time));
         let refusal = match message {
             Message::Rows(rows) if rows.rows > MESSAGE_LIMITS.rows as u64 => {
                 let detail = format!("its header says {} rows, the limit is {}", rows.rows, MESSAGE_LIMITS.rows);
@@ -180,8 +181,12 @@ impl Shard {
     }
 
     /// The start of the oldest window that is or may be open: no raw row from then on may go from the lake.
+    ///
+    /// A pipeline that has stopped holds nothing back, or it would fill the disk: it goes on after a restart with the raw
+    /// rows that are there by then.
     pub fn needed_from(&self) -> Micros {
-        self.stages.iter().map(Stage::cutoff).min().unwrap_or(Micros::MAX)
+        let at_work = self.stages.iter().filter(|stage| stage.stopped().is_none());
+        at_work.map(Stage::cutoff).min().unwrap_or(Micros::MAX)
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `identities` | one range of one batch's numbers |
 //! | `rises/STREAM` | one entity: last time, start and value of each counter |
 //! | `clocks` | one node of one stream: newest time, last append time |
+//! | `watermarks` | one stream: how far its watermark has come, behind which it does not go back |
 //! | `pipelines` | one pipeline: window width, closed through |
 //! | `exported` | one Prometheus counter |
 //! | `late` | late rows of one stream, node and reason |
@@ -85,6 +86,14 @@ fn write_clocks(shard: &Shard, state: &mut SheetWriter) -> Result<(), StateError
             ("node", texts(clocks.iter().map(|clock| &*clock.node))),
             ("newest", ints(clocks.iter().map(|clock| clock.newest))),
             ("seen", ints(clocks.iter().map(|clock| clock.seen))),
+        ],
+    )?;
+    let reached: Vec<_> = shard.time.reached().collect();
+    state.table(
+        "watermarks",
+        vec![
+            ("stream", texts(reached.iter().map(|(stream, _)| &***stream))),
+            ("reached", ints(reached.iter().map(|(_, reached)| *reached))),
         ],
     )
 }

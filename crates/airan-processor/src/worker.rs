@@ -4,13 +4,14 @@
 //! loop through bounded channels. While it commits it applies nothing: messages wait in its queue, and the loop pauses the
 //! partition when that is full.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use airan_bus::{Bus, Received};
 use airan_lake::{ClaimError, CommitError, Lake, ReadError, Recovered, ShardWriter};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -89,9 +90,12 @@ pub(crate) struct Worker {
 impl Worker {
     /// Works until the end, and says how it ended.
     pub async fn run(mut self) {
-        let end = match self.work().await {
-            Ok(()) => End::Released,
-            Err(end) => end,
+        let end = match AssertUnwindSafe(self.work()).catch_unwind().await {
+            Ok(Ok(())) => End::Released,
+            Ok(Err(end)) => end,
+            Err(_) => End::Stopped(
+                "a fault in airan itself: its message is on stderr; nothing uncommitted was kept".to_owned(),
+            ),
         };
         self.shared.results.withdraw(self.partition);
         self.tell(What::Ended(end)).await;
@@ -99,7 +103,11 @@ impl Worker {
 
     /// claim → state → open windows → messages and commits → last commit.
     async fn work(&mut self) -> Result<(), End> {
-        let (mut writer, mut shard) = self.take_over().await?;
+        let (mut writer, mut shard, is_new) = self.take_over().await?;
+        if is_new {
+            // From here on the lake knows where this shard begins: what goes from the log before it is read is named as lost.
+            self.commit(&mut writer, &mut shard).await?;
+        }
         self.tell(What::Seek(shard.next_offset)).await;
         self.report(&shard, Status::Running);
         let every = self.shared.setup.settings.commit.interval.get();
@@ -211,7 +219,9 @@ impl Worker {
     }
 
     /// Claims the shard and builds it from what the lake has, however long the lake or the bus is away.
-    async fn take_over(&mut self) -> Result<(ShardWriter, Shard), End> {
+    ///
+    /// The last of the three says that nothing of it was ever committed.
+    async fn take_over(&mut self) -> Result<(ShardWriter, Shard, bool), End> {
         self.wait(self.delay).await?;
         let timer = self.shared.metrics.start_seconds.start_timer();
         let retry = self.shared.setup.settings.commit.clone();
@@ -236,9 +246,10 @@ impl Worker {
         }
     }
 
-    async fn try_take_over(&self) -> Result<(ShardWriter, Shard), Fault> {
+    async fn try_take_over(&self) -> Result<(ShardWriter, Shard, bool), Fault> {
         let Shared { bus, lake, setup, .. } = &self.shared;
         let (writer, recovered) = lake.claim(bus.topic(), self.partition, bus.partitions()).await?;
+        let is_new = recovered.is_none();
         let shard = match recovered {
             None => {
                 let (first, _) = bus.offsets(self.partition).await.map_err(|error| Fault::Retry(causes(&error)))?;
@@ -247,7 +258,7 @@ impl Worker {
             Some(recovered) => self.recover(recovered).await?,
         };
         tracing::info!(partition = self.partition, offset = shard.next_offset, "shard starts");
-        Ok((writer, shard))
+        Ok((writer, shard, is_new))
     }
 
     /// The state of the last commit, and open windows from raw rows.
