@@ -112,6 +112,16 @@ def accelerator_rows(last, step):
     return rows
 
 
+def second_server_rows(last, step):
+    """Another server of the first site: a device that bears the name of one of the first server and tells less of itself, and
+    one that tells its memory alone."""
+    rows = []
+    for second in range(0, last + 1, step):
+        rows.append(row("accelerator", second, "edge-m2", device="GPU-a", utilization=0.875, energy_joules=150.0 * second))
+        rows.append(row("accelerator", second, "edge-m2", device="GPU-d", memory_used_bytes=10e9, memory_total_bytes=40e9))
+    return rows
+
+
 def timing_rows(last):
     """One clock that stays locked, one that loses its lock for a while, one that reports no offset."""
     rows = []
@@ -166,7 +176,7 @@ def late(stream, second, node, appended, **values):
 
 END = [{"tick": stamp(240)}, {"tick": stamp(400)}]
 INPUTS = {
-    "accelerator_capacity": by_time(accelerator_rows(40, 2))
+    "accelerator_capacity": by_time(accelerator_rows(40, 2) + second_server_rows(40, 4))
     + [late("accelerator", 5, "edge-m1", 42, device="GPU-a", utilization=1.0, power_watts=9999.0)] + END,
     "inference_latency": by_time(inference_rows(135)) + END,
     "timing_health": by_time(timing_rows(135)) + END,
@@ -175,7 +185,7 @@ INPUTS = {
     "host_load": by_time(host_rows(40)) + END,
     # The third minute has no inference at Oslo: its row stands with nulls.
     "site_capacity": by_time(
-        accelerator_rows(165, 15) + [r for r in inference_rows(165) if r["node"] != "edge-o1" or r["ts"] < stamp(120)]
+        accelerator_rows(165, 15) + second_server_rows(165, 15) + [r for r in inference_rows(165) if r["node"] != "edge-o1" or r["ts"] < stamp(120)]
         + timing_rows(165)) + END,
 }
 
@@ -442,18 +452,29 @@ def timing_health(rows):
         yield {k: v for k, v in out.items() if v != "skip"}
 
 
+def mean_total(rows):
+    parts = [avg(rows, "memory_used_bytes"), avg(rows, "memory_free_bytes")]
+    added = None if None in parts else sum(parts) + (avg(rows, "memory_reserved_bytes") or 0.0)
+    return first(avg(rows, "memory_total_bytes"), added)
+
+
 def site_capacity(rows):
     for key, g in groups(rows, ["region", "site"]):
         a = [r for r in g if r["stream"] == "accelerator" and r.get("slice") is None and r.get("core") is None]
         i = [r for r in g if r["stream"] == "inference"]
         c = [r for r in g if r["stream"] == "timing"]
-        mean_total = first(avg(a, "memory_total_bytes"), None if avg(a, "memory_free_bytes") is None else
-                           avg(a, "memory_used_bytes") + avg(a, "memory_free_bytes") + (avg(a, "memory_reserved_bytes") or 0.0))
+        devices = [d for _, d in groups(a, ["node", "device"])]
+        used = [avg(d, "utilization") if avg(d, "utilization") is not None else avg(d, "engine_active") for d in devices]
+        used = [u for u in used if u is not None]
+        spare = [h for h in map(headroom, devices) if h is not None]
+        memory = [(avg(d, "memory_used_bytes"), mean_total(d)) for d in devices]
+        memory = [(one, whole) for one, whole in memory if one is not None and whole is not None]
         energy, tokens = total(a, "energy_joules_increase"), total(i, "generation_tokens_increase")
-        yield {**key, "accelerators": len(set(values(a, "device"))) if a else None,
-               "accelerator_utilization_avg_ratio": first(avg(a, "utilization"), avg(a, "engine_active")),
-               "accelerator_headroom_ratio": headroom(a),
-               "accelerator_memory_used_ratio": over(avg(a, "memory_used_bytes"), mean_total), "accelerator_energy_joules": energy,
+        yield {**key, "accelerators": len(devices) if a else None,
+               "accelerator_utilization_avg_ratio": sum(used) / len(used) if used else None,
+               "accelerator_headroom_ratio": min(spare, default=None),
+               "accelerator_memory_used_ratio": over(sum(m[0] for m in memory), sum(m[1] for m in memory)) if memory else None,
+               "accelerator_energy_joules": energy,
                "ttft_p99_seconds": quantile(0.99, merged(i, "time_to_first_token_seconds_increase")), "generation_tokens": tokens,
                "requests_waiting_max": most(i, "requests_waiting"), "kv_cache_usage_max_ratio": most(i, "kv_cache_usage_ratio"),
                "joules_per_token": over(energy, tokens),

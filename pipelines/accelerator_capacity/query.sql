@@ -28,7 +28,8 @@ SELECT
     avg(power_watts) AS power_watts,
     sum(energy_joules_increase) AS energy_joules,
     max(temperature_celsius) AS temperature_max_celsius,
-    greatest(0.0, 1.0 - coalesce(max(sm_active), max(engine_active), max(utilization)) - 0.10) AS headroom_ratio
+    CASE WHEN coalesce(max(sm_active), max(engine_active), max(utilization)) > 0.9 THEN 0.0
+        ELSE 1.0 - coalesce(max(sm_active), max(engine_active), max(utilization)) - 0.10 END AS headroom_ratio
 FROM accelerator
 WHERE core IS NULL
 GROUP BY tumble(ts, INTERVAL '10 seconds'), region, site, node, device, slice

@@ -1,26 +1,45 @@
 -- The whole story of a site in one row a minute: accelerators, AI inference and timing, joined by site and window.
 --
--- accelerators  whole devices only: rows of MIG slices and of cores are left out, so nothing is counted twice
+-- accelerators  whole devices only: rows of MIG slices and of cores are left out, so nothing is counted twice. Each device of each
+--               node is aggregated first: a name may occur on two nodes, and devices tell different things of themselves
+-- utilization   mean over the devices of their averages
+-- headroom      1 - busy - 0.10 of the busiest device, not below 0 (see accelerator_capacity)
+-- memory used   of all devices that tell both, added up
 -- energy        joules of all devices of the site in the window
--- headroom      1 - max(busy) - 0.10 of the busiest device, not below 0 (see accelerator_capacity)
 -- TTFT p99      of the merged histograms of all model servers of the site
 -- joules per token  energy of the devices / tokens generated in the same window; it holds all energy of the devices, the radio's
 --               share included
 -- A site without one of the three still has its row, with nulls for what it does not have.
-WITH accelerators AS (
+WITH devices AS (
     SELECT
         tumble(ts, INTERVAL '60 seconds') AS window_start,
         site,
+        node,
+        device,
         max(region) AS region,
-        count(DISTINCT device) AS devices,
-        coalesce(avg(utilization), avg(engine_active)) AS utilization_avg_ratio,
-        greatest(0.0, 1.0 - coalesce(max(sm_active), max(engine_active), max(utilization)) - 0.10) AS headroom_ratio,
-        avg(memory_used_bytes) / nullif(coalesce(avg(memory_total_bytes),
-            avg(memory_used_bytes) + avg(memory_free_bytes) + coalesce(avg(memory_reserved_bytes), 0.0)), 0.0) AS memory_used_ratio,
+        coalesce(avg(utilization), avg(engine_active)) AS utilization,
+        coalesce(max(sm_active), max(engine_active), max(utilization)) AS busy,
+        avg(memory_used_bytes) AS memory_used,
+        coalesce(avg(memory_total_bytes),
+            avg(memory_used_bytes) + avg(memory_free_bytes) + coalesce(avg(memory_reserved_bytes), 0.0)) AS memory_total,
         sum(energy_joules_increase) AS energy_joules
     FROM accelerator
     WHERE slice IS NULL AND core IS NULL
-    GROUP BY tumble(ts, INTERVAL '60 seconds'), site
+    GROUP BY tumble(ts, INTERVAL '60 seconds'), site, node, device
+),
+accelerators AS (
+    SELECT
+        window_start,
+        site,
+        max(region) AS region,
+        count(*) AS devices,
+        avg(utilization) AS utilization_avg_ratio,
+        CASE WHEN max(busy) > 0.9 THEN 0.0 ELSE 1.0 - max(busy) - 0.10 END AS headroom_ratio,
+        sum(CASE WHEN memory_total IS NOT NULL THEN memory_used END)
+            / nullif(sum(CASE WHEN memory_used IS NOT NULL THEN memory_total END), 0.0) AS memory_used_ratio,
+        sum(energy_joules) AS energy_joules
+    FROM devices
+    GROUP BY window_start, site
 ),
 inferences AS (
     SELECT
