@@ -4,6 +4,7 @@
 //! restarts, that bad input harms nobody else, and that the sums of the design add up at the end of every run.
 
 mod whole {
+    mod agent;
     mod architecture;
     mod bad_input;
     mod edge;

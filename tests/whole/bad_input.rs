@@ -33,6 +33,26 @@ fn zstd_bomb() -> Vec<u8> {
     encoder.finish().expect("memory")
 }
 
+/// How many of the bad requests are refused for which reason.
+const REASONS: [(&str, u32); 6] = [
+    ("malformed", 4),
+    ("unsupported_format", 2),
+    ("bad_compression", 1),
+    ("too_large", 1),
+    ("unknown_stream", 1),
+    ("too_many_labels", 1),
+];
+
+/// Serves text that no parser of Prometheus takes; its address.
+async fn bad_text() -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    let text = "good_metric 1\nbad metric{ 2\n";
+    let router = axum::Router::new().route("/metrics", axum::routing::get(move || async move { text }));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
 fn bad_requests() -> Vec<Bad> {
     let protobuf = "application/x-protobuf";
     let ndjson = "application/x-ndjson";
@@ -85,7 +105,8 @@ fn bad_requests() -> Vec<Bad> {
 /// good rows are all there.
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_input_harms_nobody_else() {
-    let edge = Edge::new("bad");
+    let mut edge = Edge::new("bad");
+    edge.scrape_target("bad-text", &format!("http://{}/metrics", bad_text().await));
     let process = edge.up();
     edge.ready().await;
     let good = |n: usize| {
@@ -140,7 +161,15 @@ async fn bad_input_harms_nobody_else() {
     let odd = edge.query("SELECT count(*) AS n FROM sample WHERE node = 'odd-1' AND value = 1.5");
     assert_eq!(odd[0]["n"].as_i64(), Some(1), "the point beside NaN is kept");
     let scrape = edge.scrape().await.expect("metrics");
-    let refused = scrape.sum("airan_gateway_requests_total", &[]);
-    assert!(refused > 110.0, "requests are counted: {refused}");
+    for (reason, cases) in REASONS {
+        let counted = scrape.sum("airan_gateway_rejected_total", &[&format!("reason=\"{reason}\"")]);
+        assert_eq!(counted, f64::from(10 * cases), "{reason}");
+    }
+    let scrapes = scrape.sum("airan_agent_scrapes_total", &["target=\"bad-text\"", "outcome=\"malformed\""]);
+    assert!(
+        scrapes > 0.0,
+        "malformed text of a target is counted: {:?}",
+        scrape.series("airan_agent_scrapes_total").collect::<Vec<_>>()
+    );
     edge.sums_add_up().await;
 }

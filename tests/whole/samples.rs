@@ -18,6 +18,7 @@ const SCRAPED: &[(&str, &str, &str)] = &[
     ),
     ("accel-nvidia/dcgm_a100_mig_1g5gb.prom", "accelerator", "slice IS NOT NULL"),
     ("inference/vllm_metrics.prom", "inference", "time_to_first_token_seconds IS NOT NULL"),
+    ("inference/vllm_llmprobe_small.prom", "inference", "generation_tokens IS NOT NULL"),
     ("timing-ptp/openshift_ptp_metrics.prom", "timing", "offset_seconds IS NOT NULL"),
     ("prom-otlp/node_exporter_textfile_types.prom", "sample", "name IS NOT NULL"),
 ];

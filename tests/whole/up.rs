@@ -38,56 +38,66 @@ async fn up_shows_this_machine_and_takes_a_pushed_row() {
     assert!(status.success(), "{status}: {said:#?}");
 }
 
-/// Scenario: rows are pushed while the process is killed with SIGKILL again and again; what was acknowledged is noted, and
-/// what was not is pushed again under the same bytes.
+/// Requests of the kill test, of [`ROWS`] rows each.
+const REQUESTS: u32 = 120;
+const ROWS: u32 = 20;
+
+/// Scenario: a sender pushes request after request, each again under the same bytes until it is acknowledged, and some once more
+/// afterwards. Meanwhile the process is killed with SIGKILL at moments that have nothing to do with the requests, and started anew.
 /// Guarantees: promises 1 and 2: every acknowledged row is in the lake once, whatever the moment of the kill.
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_rows_are_stored_once_over_kills() {
     let edge = Edge::new("kills");
-    let mut acknowledged = 0_u32;
-    for round in 0..4_u32 {
-        let process = edge.up();
-        edge.ready().await;
-        for request in 0..10_u32 {
-            let body = rows(round, request);
-            let sent = edge.push("/v1/ndjson", "application/x-ndjson", body.clone()).await;
-            assert_eq!(sent.0, 200, "{}", sent.1);
-            // The same bytes again: a sender that missed the answer.
-            let again = edge.push("/v1/ndjson", "application/x-ndjson", body).await;
-            assert_eq!(again.0, 200, "{}", again.1);
-            acknowledged += 20;
-            tokio::time::sleep(Duration::from_millis(u64::from(37 * round))).await;
-        }
-        process.kill();
-    }
-    let process = edge.up();
+    let mut process = edge.up();
     edge.ready().await;
-    until("every acknowledged row in the lake", || async {
-        edge.count("accelerator").filter(|n| *n >= i64::from(acknowledged))
-    })
-    .await;
-    let rows = edge.query("SELECT count(*) AS n, count(DISTINCT batch || ':' || seq) AS ids FROM accelerator");
-    assert_eq!(
-        (rows[0]["n"].as_i64(), rows[0]["ids"].as_i64()),
-        (Some(acknowledged.into()), Some(acknowledged.into()))
-    );
+    let sender = async {
+        let mut unanswered = 0_u32;
+        for request in 0..REQUESTS {
+            let body = rows(request);
+            until("an acknowledgement", || async {
+                let (status, text) = edge.push("/v1/ndjson", "application/x-ndjson", body.clone()).await;
+                assert!(status == 200 || status == 0 || status >= 500, "{status} {text}");
+                (status == 200).then_some(())
+            })
+            .await;
+            // A sender that missed the answer.
+            if request % 10 == 0 {
+                unanswered += u32::from(edge.push("/v1/ndjson", "application/x-ndjson", body).await.0 == 200);
+            }
+        }
+        unanswered
+    };
+    let killer = async {
+        for millis in [170, 40, 310, 90, 230] {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            process.kill();
+            process = edge.up();
+            edge.ready().await;
+        }
+        process
+    };
+    let (again, process) = tokio::join!(sender, killer);
+    let wanted = i64::from(REQUESTS * ROWS);
+    until("every acknowledged row in the lake", || async { edge.count("accelerator").filter(|n| *n >= wanted) }).await;
+    let rows = edge.query("SELECT count(*) AS n, count(DISTINCT device) AS ids FROM accelerator");
+    assert_eq!((rows[0]["n"].as_i64(), rows[0]["ids"].as_i64()), (Some(wanted), Some(wanted)), "{again} sent again");
     edge.sums_add_up().await;
     let (status, said) = process.stop(Duration::from_secs(20));
     assert!(status.success(), "{status}: {said:#?}");
     edge.lake_is_sound();
 }
 
-/// Twenty rows that no other request holds.
-fn rows(round: u32, request: u32) -> String {
+/// Rows that no other request holds, each of a device of its own.
+fn rows(request: u32) -> String {
     let now = now_micros();
     let line = |device: u32| {
         let row = json!({
             "stream": "accelerator", "ts": now + i64::from(device), "node": "pushed-1",
-            "device": format!("GPU-{round}-{request}-{device}"), "utilization": 0.5,
+            "device": format!("GPU-{request}-{device}"), "utilization": 0.5,
         });
         format!("{row}\n")
     };
-    (0..20).map(line).collect()
+    (0..ROWS).map(line).collect()
 }
 
 /// Scenario: a second `airan up` over the data of a running one.

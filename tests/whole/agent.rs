@@ -1,0 +1,49 @@
+//! `airan agent` as a process of its own, at a gateway that goes away and comes back.
+
+use std::time::Duration;
+
+use super::edge::Edge;
+use super::site::{Scrape, until};
+
+/// Scenario: an agent collects each second and sends over HTTP; the gateway is killed, stays away for a while, and comes back.
+/// Guarantees: the agent holds its rows meanwhile and says so; afterwards the lake has every one of them once, without a gap in
+/// their numbers; collected = acknowledged + queued + dropped at the agent, with nothing dropped; it stops in seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_holds_its_rows_while_the_gateway_is_away() {
+    let edge = Edge::new("agent");
+    let gateway = edge.up();
+    edge.ready().await;
+    let (agent, port) = edge.agent("edge-far");
+    let url = format!("http://127.0.0.1:{port}/metrics");
+    let sum = async |name: &str| Scrape::of(&url).await.map(|scrape| scrape.sum(name, &[]));
+    until("rows acknowledged before the outage", || async {
+        sum("airan_agent_acknowledged_rows_total").await.filter(|rows| *rows >= 5.0)
+    })
+    .await;
+    gateway.kill();
+    until("rows held while the gateway is away", || async {
+        sum("airan_agent_queued_rows").await.filter(|rows| *rows >= 5.0)
+    })
+    .await;
+    let gateway = edge.up();
+    edge.ready().await;
+    let before = sum("airan_agent_collected_rows_total").await.expect("metrics");
+    until("what was held is acknowledged", || async {
+        sum("airan_agent_acknowledged_rows_total").await.filter(|rows| *rows >= before)
+    })
+    .await;
+    let (status, said) = agent.stop(Duration::from_secs(20));
+    assert!(status.success(), "{status}: {said:#?}");
+    let gaps = "SELECT count(*) AS n, count(DISTINCT seq) AS ids, max(seq) - min(seq) + 1 AS span FROM host \
+                WHERE node = 'edge-far'";
+    until("every row of the agent in the lake, once", || async {
+        let rows = edge.try_query(gaps)?;
+        let of = |name: &str| rows[0][name].as_i64().unwrap_or(-1);
+        assert!(of("n") <= of("span"), "a row is stored twice: {rows:?}");
+        (of("n") == of("ids") && of("n") == of("span") && of("n") > 5).then_some(())
+    })
+    .await;
+    edge.sums_add_up().await;
+    let (status, said) = gateway.stop(Duration::from_secs(20));
+    assert!(status.success(), "{status}: {said:#?}");
+}
