@@ -34,6 +34,8 @@ def main(lake, counts_path):
     with open(counts_path, encoding="utf-8") as file:
         expected = {row["table"]: int(row["rows"]) for row in json.load(file)}
     check("the lake has tables with rows", any(expected.values()), str(expected))
+    folders = glob.glob(f"{lake}/*/date=*")
+    check("a table has rows of several dates", len(folders) > len({f.rsplit("/", 1)[0] for f in folders}), str(folders))
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
     for table, rows in sorted(expected.items()):
@@ -63,6 +65,14 @@ def main(lake, counts_path):
         check(f"{table}: DuckDB prunes by date", "Scanning Files: 0/" in plan or "Total Files Read: 0" in plan
               or "EMPTY_RESULT" in plan, plan)
         check(f"{table}: DuckDB reads every file without a filter", "EMPTY_RESULT" not in full)
+        # A date that one of several folders has must open its files only.
+        dates = sorted({file.split("/date=")[1][:10] for file in files})
+        here = sum(f"/date={dates[0]}/" in file for file in files)
+        if here < len(files):
+            plan = con.execute(
+                f"EXPLAIN ANALYZE SELECT count(*) FROM {scan} WHERE date = DATE '{dates[0]}'").fetchall()[0][1]
+            wanted = f"Scanning Files: {here}/{len(files)}"
+            check(f"{table}: DuckDB opens {here} of {len(files)} files for {dates[0]}", wanted in plan, plan)
 
         frame = polars.scan_parquet(pattern, hive_partitioning=True, missing_columns="insert")
         height = frame.select(polars.len()).collect().item()

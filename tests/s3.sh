@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Starts moto's S3 server, runs the lake's tests against it, and stops it. Needs python3 with venv; moto goes into a venv of
-# its own in the cache folder. The cargo feature `cloud` changes object_store's features, so the first run builds DataFusion anew.
+# its own in the cache folder. The cargo feature `cloud` changes object_store's features, so the first run builds most of
+# DataFusion anew; naming the binary's crate too keeps the features of all else those of the workspace, whose builds are used.
 #
 # usage: tests/s3.sh
 set -euo pipefail
@@ -14,8 +15,9 @@ if [ ! -x "$venv/bin/moto_server" ]; then
     "$venv/bin/pip" install -q --disable-pip-version-check 'moto[server,s3]==5.2.2'
 fi
 
+test=(cargo test --release -p airan -p airan-lake --features airan/cloud --lib)
 # Built first: the server need not wait for the compiler.
-cargo test --release -p airan-lake --features cloud --lib --no-run
+"${test[@]}" --no-run
 
 work=$(mktemp -d)
 pids=()
@@ -62,4 +64,4 @@ PYTHON
 start deaf python3 tests/deaf_s3.py "$AIRAN_S3"
 export AIRAN_S3_DEAF=http://127.0.0.1:$port
 
-cargo test --release -p airan-lake --features cloud --lib -- s3_ --nocapture
+"${test[@]}" -- s3_ --nocapture

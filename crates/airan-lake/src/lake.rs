@@ -48,12 +48,12 @@ impl Lake {
         Lake::over(store, settings.clone(), clock)
     }
 
-    /// Opens the lake for `files`, `register`, `raw_rows` and `check`: no probe, so nothing is written.
+    /// Opens a lake that is there for `files`, `register`, `raw_rows` and `check`: no probe, so nothing is written.
     ///
     /// # Errors
-    /// As [`Lake::open`].
+    /// As [`Lake::open`]; also if a local folder is missing.
     pub async fn open_to_read(settings: &LakeSettings, clock: Clock) -> Result<Lake, OpenLakeError> {
-        Lake::over(Store::open(settings)?, settings.clone(), clock)
+        Lake::over(Store::open_to_read(settings)?, settings.clone(), clock)
     }
 
     /// A lake in a store that is open and can arbitrate.

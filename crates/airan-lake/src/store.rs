@@ -101,6 +101,16 @@ impl Store {
         }
     }
 
+    /// As `open`, but a local folder must be there: who reads a lake that does not exist has mistyped its name.
+    pub(crate) fn open_to_read(settings: &LakeSettings) -> Result<Store, OpenLakeError> {
+        let folder = settings.path.strip_prefix("file://").unwrap_or(&settings.path);
+        if !folder.contains("://") && !FsPath::new(folder).is_dir() {
+            let reason = "there is no such folder; a processor makes it when it starts".to_owned();
+            return Err(OpenLakeError::Path { path: settings.path.clone(), reason });
+        }
+        Store::open(settings)
+    }
+
     /// A store as given: for tests, and for stores opened elsewhere.
     #[cfg(any(test, feature = "cloud"))]
     pub(crate) fn over(object: Arc<dyn ObjectStore>, staged: bool) -> Store {
@@ -303,6 +313,23 @@ mod tests {
         assert!(matches!(Store::open(&settings("/proc/airan")), Err(OpenLakeError::Path { .. })));
         #[cfg(target_os = "linux")]
         assert!(is_nfs(0x6969) && !is_nfs(0xEF53), "nfs and ext4, by their magic numbers");
+    }
+
+    /// Scenario: a lake that is not there is opened to read, then to write, then to read.
+    /// Guarantees: reading makes nothing and says what is missing; writing makes the folder.
+    #[test]
+    fn only_who_writes_makes_the_folder() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("lake");
+        let settings = settings(folder.to_str().unwrap());
+        let refused = Store::open_to_read(&settings).unwrap_err();
+        assert!(
+            matches!(&refused, OpenLakeError::Path { reason, .. } if reason.contains("no such folder")),
+            "{refused}"
+        );
+        assert!(!folder.exists());
+        Store::open(&settings).unwrap();
+        Store::open_to_read(&settings).unwrap();
     }
 
     /// Scenario: a local folder, and a store that ignores the condition of a put.

@@ -1,0 +1,151 @@
+#!/usr/bin/env bash
+# What airan writes and serves, read by the programs that others will read it with: Prometheus and promtool on /metrics while
+# `airan up` runs, then DuckDB, Polars and pyarrow on the lake's files (readers.py), compared with `airan query`.
+#
+# Needs prometheus and promtool (Debian's package `prometheus`), curl, and python3 with venv; the Python readers go into a venv
+# in the cache folder.
+#
+# usage: tests/readers.sh        environment: AIRAN, the binary (default: that of the last release build, built when missing)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/airan
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
+airan=${AIRAN:-$CARGO_TARGET_DIR/release/airan}
+[ -x "$airan" ] || cargo build --release -p airan
+for tool in prometheus promtool curl python3; do
+    command -v "$tool" >/dev/null || { echo "$tool is missing: apt-get install prometheus curl python3-venv"; exit 1; }
+done
+venv=$cache/venv
+[ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+"$venv/bin/pip" install -q --disable-pip-version-check -r tests/requirements.txt
+
+# How long any condition may take: the machine may be building beside us.
+DEADLINE=120
+ROWS=3000
+
+work=$(mktemp -d)
+pids=()
+finish() {
+    local status=$?
+    for pid in "${pids[@]}"; do
+        kill -9 "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+    if [ "$status" -ne 0 ]; then
+        for log in "$work"/*.log; do
+            echo "--- $log"
+            tail -n 40 "$log"
+        done
+    fi
+    rm -rf "$work"
+}
+trap finish EXIT
+
+# until WHAT COMMAND...: runs COMMAND until it succeeds; ends the test when it has not before the deadline.
+until_it() {
+    local what=$1 end=$((SECONDS + DEADLINE))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        if [ "$SECONDS" -ge "$end" ]; then
+            echo "FAIL not within ${DEADLINE}s: $what"
+            exit 1
+        fi
+        sleep 0.2
+    done
+    echo "ok   $what"
+}
+
+# The value of a Python EXPRESSION over the JSON on stdin, which it calls `x`.
+json() { python3 -c "import json, sys; x = json.load(sys.stdin); print($1)"; }
+
+query() { "$airan" query --config "$work/up.yaml" --data "$work/data" --format json "$1"; }
+
+read -r http grpc admin prom < <(python3 -c '
+import socket
+sockets = [socket.socket() for _ in range(4)]
+for s in sockets:
+    s.bind(("127.0.0.1", 0))
+print(*(s.getsockname()[1] for s in sockets))')
+
+cat >"$work/up.yaml" <<YAML
+node: readers
+bus: {partitions: 2}
+admin: {listen: "127.0.0.1:$admin"}
+gateway: {http: "127.0.0.1:$http", grpc: "127.0.0.1:$grpc", tick: 1s}
+processor: {commit: {interval: 1s}}
+agent: {host: {interval: 1s}, links: {interval: 1s}, links_ignored: []}
+YAML
+"$airan" up --config "$work/up.yaml" --data "$work/data" >"$work/airan.log" 2>&1 &
+up=$!
+pids+=("$up")
+until_it "airan is ready" curl -fsS "http://127.0.0.1:$admin/readyz"
+
+# Rows of three dates: one now, the others as late as a node that was away.
+python3 - "$ROWS" >"$work/rows.ndjson" <<'PYTHON'
+import json
+import sys
+import time
+
+count = int(sys.argv[1])
+now = int(time.time() * 1_000_000)
+for row in range(count):
+    print(json.dumps({
+        "stream": "accelerator", "node": f"pushed-{row % 4}", "device": f"GPU-{row % 16}",
+        "ts": now - row % 3 * 86_400_000_000 - row * 1_000, "utilization": row % 100 / 100, "power_watts": 300 + row % 7,
+    }))
+PYTHON
+curl -fsS -H 'content-type: application/x-ndjson' --data-binary "@$work/rows.ndjson" "http://127.0.0.1:$http/v1/ndjson"
+echo
+
+rows_are_stored() { [ "$(query "SELECT count(*) AS n FROM accelerator" | json 'x[0]["n"]')" = "$ROWS" ]; }
+windows_are_stored() { [ "$(query "SELECT count(*) AS n FROM host_load" | json 'x[0]["n"]')" -gt 0 ]; }
+until_it "the $ROWS pushed rows are in the lake" rows_are_stored
+until_it "windows of this host are in the lake" windows_are_stored
+
+metrics() { curl -fsS "http://127.0.0.1:$admin/metrics"; }
+metrics_have() { metrics | grep -q "^$1"; }
+until_it "results are on /metrics" metrics_have airan_host_cpu_utilization_ratio
+metrics >"$work/metrics.txt"
+promtool check metrics <"$work/metrics.txt"
+echo "ok   promtool check metrics"
+
+cat >"$work/prometheus.yml" <<YAML
+global: {scrape_interval: 1s, scrape_timeout: 1s}
+scrape_configs:
+  - job_name: airan
+    static_configs: [{targets: ["127.0.0.1:$admin"]}]
+YAML
+promtool check config "$work/prometheus.yml" >/dev/null
+prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/tsdb" \
+    --web.listen-address="127.0.0.1:$prom" >"$work/prometheus.log" 2>&1 &
+pids+=($!)
+# promql EXPRESSION: its first value, or a failure where it has none.
+promql() {
+    curl -fsS --get --data-urlencode "query=$1" "http://127.0.0.1:$prom/api/v1/query" |
+        json 'x["data"]["result"][0]["value"][1]'
+}
+promql_is() { [ "$(promql "$1")" = "$2" ]; }
+until_it "Prometheus scrapes airan" promql_is 'up{job="airan"}' 1
+until_it "Prometheus has this host's load" promql 'airan_host_cpu_utilization_ratio{node="readers"}'
+commits_go_on() { promql 'rate(airan_lake_commits_total[10s]) > 0'; }
+until_it "Prometheus sees commits go on" commits_go_on
+last_error=$(curl -fsS "http://127.0.0.1:$prom/api/v1/targets" | json 'x["data"]["activeTargets"][0]["lastError"]')
+[ -z "$last_error" ] || { echo "FAIL Prometheus: $last_error"; exit 1; }
+samples=$(grep -vc '^#' "$work/metrics.txt")
+scraped=$(promql 'scrape_samples_scraped{job="airan"}')
+[ "$scraped" -ge "$((samples * 9 / 10))" ] || { echo "FAIL Prometheus took $scraped of about $samples samples"; exit 1; }
+echo "ok   Prometheus took $scraped samples"
+
+# The files: with the writer gone, so that all readers see one lake.
+kill -TERM "$up"
+wait "$up"
+echo "ok   airan drained and ended"
+"$airan" lake check --config "$work/up.yaml" --data "$work/data"
+tables=$("$airan" lake files --config "$work/up.yaml" --data "$work/data" --format json | json '" ".join(t["table"] for t in x)')
+counts=""
+for table in $tables; do
+    counts="$counts${counts:+ UNION ALL }SELECT '$table' AS \"table\", count(*) AS rows FROM $table"
+done
+query "$counts" >"$work/counts.json"
+"$venv/bin/python" tests/readers.py "$work/data/lake" "$work/counts.json"
