@@ -4,6 +4,11 @@
 //! here does I/O or reads a clock, and no bytes can make it panic or grow without bound.
 
 mod context;
+mod histogram;
+mod labels;
+mod number;
+mod refusals;
+mod rows;
 
 pub mod arrow_ipc;
 pub mod ndjson;
@@ -12,3 +17,10 @@ pub mod prometheus;
 
 pub use context::{Context, DecodeError, Decoded, DecodedRows, Refused, Tally};
 pub use prometheus::TextFormat;
+
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod samples_tests;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,104 @@
+use arrow::array::{Float64Array, Int64Array, RecordBatch};
+use serde_json::json;
+
+use super::*;
+use crate::testing::{NOW, check, context, row, rows};
+
+fn table(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+    let columns = columns.into_iter().map(|(name, array)| (name, array, true));
+    RecordBatch::try_from_iter_with_nullable(columns).unwrap()
+}
+
+fn texts(values: &[Option<&str>]) -> ArrayRef {
+    Arc::new(values.iter().copied().collect::<StringArray>())
+}
+
+fn floats(values: &[f64]) -> ArrayRef {
+    Arc::new(Float64Array::from(values.to_vec()))
+}
+
+fn attributes(rows: &[&[(&str, &str)]]) -> ArrayRef {
+    let mut built = Attributes::default();
+    for row in rows {
+        row.iter().for_each(|(key, value)| built.entry(key, Some(value)));
+        built.end_row();
+    }
+    built.finish_some().unwrap().unwrap()
+}
+
+fn read(rows: &RecordBatch, stream: &str) -> Result<Decoded, DecodeError> {
+    decode(&ipc::encode(rows).unwrap(), stream, &context())
+}
+
+#[test]
+fn rows_come_through_with_identity_and_unknown_columns() {
+    let sent = table(vec![
+        ("ts", Arc::new(TimestampMicrosecondArray::from(vec![5]).with_timezone("UTC"))),
+        ("node", texts(&[Some("b1")])),
+        ("utilization", floats(&[0.5])),
+        ("batch", texts(&[Some("0000000000000000000000000000000a")])),
+        ("seq", Arc::new(Int64Array::from(vec![7]))),
+        ("of_a_newer_agent", floats(&[1.0])),
+    ]);
+    let decoded = read(&sent, "accelerator").unwrap();
+    assert_eq!(decoded.rows[0].rows, sent);
+    assert_eq!(decoded.tally, Tally { samples: 1, columns: 1, ..Tally::default() });
+    assert_eq!(read(&table(vec![("value", floats(&[1.0, 2.0]))]), "sample").unwrap().tally.sample_rows, 2);
+    assert!(read(&table(vec![("value", floats(&[]))]), "sample").unwrap().rows.is_empty());
+}
+
+#[test]
+fn missing_times_and_nodes_are_filled() {
+    let sent = table(vec![
+        ("ts", Arc::new(TimestampMicrosecondArray::from(vec![Some(NOW - 5), None]).with_timezone("UTC"))),
+        ("node", texts(&[None, Some("b1")])),
+        ("load1", floats(&[1.0, 2.0])),
+    ]);
+    let decoded = read(&sent, "host").unwrap();
+    check(&decoded);
+    let told: Vec<_> = rows(&decoded, "host").iter().map(|row| (row["ts"].clone(), row["node"].clone())).collect();
+    assert_eq!(
+        told,
+        [(json!("2026-11-24T09:59:59.999995Z"), json!("sender")), (json!("2026-11-24T10:00:00Z"), json!("b1"))]
+    );
+    assert!(decoded.tally.no_time);
+    check(&read(&table(vec![("load1", floats(&[1.0]))]), "host").unwrap());
+}
+
+#[test]
+fn subscribers_are_dropped_and_counted() {
+    let sent = table(vec![
+        ("load1", floats(&[1.0, 2.0])),
+        ("imsi", texts(&[Some("001"), None])),
+        ("attributes", attributes(&[&[("ue_id", "7"), ("a", "1"), ("a", "2")], &[]])),
+    ]);
+    let decoded = read(&sent, "host").unwrap();
+    check(&decoded);
+    assert_eq!(decoded.tally.dropped_fields, 2);
+    assert_eq!(rows(&decoded, "host")[0]["attributes"], json!({"a": "1"}));
+    let clean = table(vec![("load1", floats(&[1.0])), ("attributes", attributes(&[&[("a", "1")]]))]);
+    assert_eq!(row(&read(&clean, "host").unwrap(), "host")["attributes"], json!({"a": "1"}));
+}
+
+#[test]
+fn bodies_that_do_not_fit_are_refused_by_reason() {
+    let of = |rows: &RecordBatch, stream: &str| read(rows, stream).unwrap_err().reason;
+    let good = table(vec![("utilization", floats(&[0.5]))]);
+    assert_eq!(of(&good, "no_such"), Reason::UnknownStream);
+    assert_eq!(of(&table(vec![("utilization", texts(&[Some("x")]))]), "accelerator"), Reason::WrongType);
+    let many: Vec<(String, String)> = (0..300).map(|n| (format!("k{n}"), "v".to_owned())).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    assert_eq!(of(&table(vec![("attributes", attributes(&[&many]))]), "host"), Reason::TooManyLabels);
+    let field = Arc::new(Field::new("utilization", arrow::datatypes::DataType::Float64, true));
+    let schema = Arc::new(arrow::datatypes::Schema::new(vec![Arc::clone(&field), field]));
+    let twice = RecordBatch::try_new(schema, vec![floats(&[1.0]), floats(&[2.0])]).unwrap();
+    assert_eq!(of(&twice, "accelerator"), Reason::Malformed);
+    for body in [&b"hello"[..], b"", b"\xff\xff\xff\xff\x10\0\0\0ARROW"] {
+        let error = decode(&Bytes::copy_from_slice(body), "accelerator", &context()).unwrap_err();
+        assert_eq!(error.reason, Reason::Malformed);
+    }
+    let limits = airan_model::limits::Limits { request_bytes: 64, ..airan_model::limits::Limits::DOCUMENTED };
+    let big = ipc::encode(&table(vec![("utilization", floats(&[0.5; 1_000]))])).unwrap();
+    let error = decode(&big, "accelerator", &Context { limits: &limits, ..context() }).unwrap_err();
+    assert_eq!(error.reason, Reason::TooLarge);
+}

@@ -1,0 +1,322 @@
+//! A request's bytes, read message by message.
+//!
+//! Fields may come in any order and singular messages in several pieces, so what a message needs first (a resource's attributes,
+//! a metric's name, a sum's temporality) is looked up before its points are read. Field numbers are those of `metrics.proto`.
+
+use std::borrow::Cow;
+
+use airan_model::reject::Reason;
+
+use super::nested::{Nested, base64};
+use super::wire::{Fault, Message, Value};
+use super::{Shape, Sink, Temporality, Times};
+use crate::DecodeError;
+use crate::number::Number;
+
+impl From<Fault> for DecodeError {
+    fn from(fault: Fault) -> DecodeError {
+        let what = format_args!("not an OTLP metrics request: {}", fault.what);
+        DecodeError::at(Reason::Malformed, what, format!("offset {}", fault.at))
+    }
+}
+
+/// Reads an `ExportMetricsServiceRequest`.
+pub(super) fn read<'b>(body: &'b [u8], sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {
+    Message::of(body).each(|field| match field {
+        (1, Value::Bytes(message)) => Ok(resource_metrics(message, sink)?),
+        _ => Ok(()),
+    })
+}
+
+fn resource_metrics<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
+    sink.begin_resource();
+    message.each(|field| match field {
+        (1, Value::Bytes(resource)) => attributes(resource, 1, sink),
+        _ => Ok(()),
+    })?;
+    sink.end_resource();
+    message.each(|field| match field {
+        (2, Value::Bytes(scope_metrics)) => self::scope_metrics(scope_metrics, sink),
+        _ => Ok(()),
+    })
+}
+
+fn scope_metrics<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
+    sink.begin_scope();
+    let (mut name, mut version) = ("", "");
+    message.each::<Fault>(|field| match field {
+        (1, Value::Bytes(scope)) => {
+            scope.each::<Fault>(|field| {
+                match field {
+                    (1, Value::Bytes(text)) => name = text.text()?,
+                    (2, Value::Bytes(text)) => version = text.text()?,
+                    _ => {}
+                }
+                Ok(())
+            })?;
+            attributes(scope, 3, sink)
+        }
+        _ => Ok(()),
+    })?;
+    sink.end_scope(Cow::Borrowed(name), Cow::Borrowed(version));
+    message.each(|field| match field {
+        (2, Value::Bytes(metric)) => self::metric(metric, sink),
+        _ => Ok(()),
+    })
+}
+
+fn metric<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
+    let (mut name, mut kind) = ("", None);
+    message.each::<Fault>(|field| {
+        match field {
+            (1, Value::Bytes(text)) => name = text.text()?,
+            // Of several kinds the last counts, as for any `oneof`.
+            (number @ (5 | 7 | 9 | 10 | 11), Value::Bytes(_)) => kind = Some(number),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    message.each(|field| match field {
+        (number, Value::Bytes(data)) if Some(number) == kind => match number {
+            5 => numbers(data, name, Shape::Gauge, sink),
+            7 => {
+                let (temporality, is_monotonic) = sum(data)?;
+                numbers(data, name, Shape::Sum { temporality, is_monotonic }, sink)
+            }
+            9 => histograms(data, name, sink),
+            10 => unsupported(data, name, "exponential histogram", sink),
+            _ => unsupported(data, name, "summary", sink),
+        },
+        _ => Ok(()),
+    })
+}
+
+/// A sum's temporality and whether it is monotonic; of a histogram, only the former means anything.
+fn sum(message: Message<'_>) -> Result<(Temporality, bool), Fault> {
+    let (mut temporality, mut is_monotonic) = (Temporality::Unspecified, false);
+    message.each::<Fault>(|field| {
+        match field {
+            (2, Value::Varint(number)) => temporality = Temporality::from_number(number as i64),
+            (3, Value::Varint(flag)) => is_monotonic = flag != 0,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok((temporality, is_monotonic))
+}
+
+fn unsupported<'b>(message: Message<'b>, name: &str, what: &'static str, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
+    let mut points = 0;
+    message.each::<Fault>(|field| {
+        points += u64::from(matches!(field, (1, Value::Bytes(_))));
+        Ok(())
+    })?;
+    sink.unsupported(name, what, points);
+    Ok(())
+}
+
+fn numbers<'b>(message: Message<'b>, name: &'b str, shape: Shape, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
+    sink.metric(Cow::Borrowed(name), shape);
+    message.each(|field| match field {
+        (1, Value::Bytes(point)) => number(point, sink),
+        _ => Ok(()),
+    })
+}
+
+/// `NumberDataPoint`.
+fn number<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
+    sink.labels.clear();
+    let mut times = Times::default();
+    let mut value = None;
+    message.each::<Fault>(|field| {
+        match field {
+            (2, Value::Fixed64(nanos)) => times.start = nanos,
+            (3, Value::Fixed64(nanos)) => times.time = nanos,
+            (4, Value::Fixed64(bits)) => value = Some(Number::Float(f64::from_bits(bits))),
+            (6, Value::Fixed64(bits)) => value = Some(Number::Int(bits as i64)),
+            (7, Value::Bytes(pair)) => attribute(pair, sink)?,
+            (8, Value::Varint(flags)) => times.flags = flags,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    sink.number(times, value);
+    Ok(())
+}
+
+fn histograms<'b>(message: Message<'b>, name: &'b str, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
+    let (temporality, _) = sum(message)?;
+    sink.metric(Cow::Borrowed(name), Shape::Histogram { temporality });
+    message.each(|field| match field {
+        (1, Value::Bytes(point)) => histogram(point, sink),
+        _ => Ok(()),
+    })
+}
+
+/// `HistogramDataPoint`.
+fn histogram<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
+    sink.labels.clear();
+    sink.histogram.bounds.clear();
+    sink.histogram.counts.clear();
+    let mut times = Times::default();
+    let (mut count, mut sum) = (0, None);
+    // A count above i64 is none: the histogram's check refuses what is negative.
+    let counted = |count: u64| i64::try_from(count).unwrap_or(-1);
+    message.each::<Fault>(|field| {
+        match field {
+            (2, Value::Fixed64(nanos)) => times.start = nanos,
+            (3, Value::Fixed64(nanos)) => times.time = nanos,
+            (4, Value::Fixed64(number)) => count = number,
+            (5, Value::Fixed64(bits)) => sum = Some(f64::from_bits(bits)),
+            (6, Value::Fixed64(number)) => sink.histogram.counts.push(counted(number)),
+            (6, Value::Bytes(packed)) => sink.histogram.counts.extend(packed.packed()?.map(counted)),
+            (7, Value::Fixed64(bits)) => sink.histogram.bounds.push(f64::from_bits(bits)),
+            (7, Value::Bytes(packed)) => sink.histogram.bounds.extend(packed.packed()?.map(f64::from_bits)),
+            (9, Value::Bytes(pair)) => attribute(pair, sink)?,
+            (10, Value::Varint(flags)) => times.flags = flags,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    sink.histogram(times, count, sum);
+    Ok(())
+}
+
+/// The `KeyValue`s in field `number` of a message.
+fn attributes<'b>(message: Message<'b>, number: u32, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
+    message.each(|field| match field {
+        (found, Value::Bytes(pair)) if found == number => attribute(pair, sink),
+        _ => Ok(()),
+    })
+}
+
+fn attribute<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
+    let (key, value) = pair(message)?;
+    let Some(value) = value else { return Ok(()) };
+    match any_value(value)? {
+        AnyValue::Text(text) => sink.labels.push(Cow::Borrowed(key), Cow::Borrowed(text)),
+        AnyValue::Nothing => {}
+        AnyValue::Bool(value) => {
+            sink.labels.push(Cow::Borrowed(key), Cow::Borrowed(if value { "true" } else { "false" }))
+        }
+        AnyValue::Int(value) => sink.labels.push(Cow::Borrowed(key), Cow::Owned(value.to_string())),
+        AnyValue::Double(value) => sink.labels.push(Cow::Borrowed(key), Cow::Owned(value.to_string())),
+        AnyValue::Bytes(bytes) if bytes.len() > sink.limits.label_bytes => sink.labels.fault(Reason::LabelTooLong),
+        AnyValue::Bytes(bytes) => sink.labels.push(Cow::Borrowed(key), Cow::Owned(base64(bytes))),
+        list_or_map => {
+            let (deepest, longest) = (sink.limits.depth, sink.limits.label_bytes);
+            let mut nested = Nested::new(sink.rows.classes(), deepest, longest);
+            let written = nest(list_or_map, &mut nested);
+            let (text, dropped) = nested.finish();
+            sink.rows.dropped(dropped);
+            match written {
+                Ok(()) => sink.labels.push(Cow::Borrowed(key), Cow::Owned(text)),
+                Err(Trouble::Sample(reason)) => sink.labels.fault(reason),
+                Err(Trouble::Body(fault)) => return Err(fault),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Key and value of a `KeyValue`.
+fn pair(message: Message<'_>) -> Result<(&str, Option<Message<'_>>), Fault> {
+    let (mut key, mut value) = ("", None);
+    message.each::<Fault>(|field| {
+        match field {
+            (1, Value::Bytes(text)) => key = text.text()?,
+            (2, Value::Bytes(message)) => value = Some(message),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok((key, value))
+}
+
+/// An `AnyValue`.
+enum AnyValue<'b> {
+    Nothing,
+    Text(&'b str),
+    Bool(bool),
+    Int(i64),
+    Double(f64),
+    List(Message<'b>),
+    Map(Message<'b>),
+    Bytes(&'b [u8]),
+}
+
+fn any_value(message: Message<'_>) -> Result<AnyValue<'_>, Fault> {
+    let mut value = AnyValue::Nothing;
+    message.each::<Fault>(|field| {
+        value = match field {
+            (1, Value::Bytes(text)) => AnyValue::Text(text.text()?),
+            (2, Value::Varint(flag)) => AnyValue::Bool(flag != 0),
+            (3, Value::Varint(bits)) => AnyValue::Int(bits as i64),
+            (4, Value::Fixed64(bits)) => AnyValue::Double(f64::from_bits(bits)),
+            (5, Value::Bytes(list)) => AnyValue::List(list),
+            (6, Value::Bytes(map)) => AnyValue::Map(map),
+            (7, Value::Bytes(bytes)) => AnyValue::Bytes(bytes.bytes()),
+            _ => return Ok(()),
+        };
+        Ok(())
+    })?;
+    Ok(value)
+}
+
+/// Why a nested value ends early.
+enum Trouble {
+    /// The sample is refused.
+    Sample(Reason),
+    /// The body is.
+    Body(Fault),
+}
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Trouble {
+        Trouble::Body(fault)
+    }
+}
+
+impl From<Reason> for Trouble {
+    fn from(reason: Reason) -> Trouble {
+        Trouble::Sample(reason)
+    }
+}
+
+/// Writes a value as JSON. As deep as `nested` allows, so that no sender chooses how far this recurses.
+fn nest(value: AnyValue<'_>, nested: &mut Nested<'_, '_>) -> Result<(), Trouble> {
+    match value {
+        AnyValue::Nothing => nested.plain("null")?,
+        AnyValue::Text(text) => nested.string(text)?,
+        AnyValue::Bool(value) => nested.plain(value)?,
+        AnyValue::Int(value) => nested.plain(value)?,
+        AnyValue::Double(value) if value.is_finite() => nested.plain(value)?,
+        AnyValue::Double(value) => nested.string(&value.to_string())?,
+        AnyValue::Bytes(bytes) => nested.string(&base64(&bytes[..bytes.len().min(nested.longest() + 1)]))?,
+        AnyValue::List(list) => {
+            nested.open('[')?;
+            list.each::<Trouble>(|field| {
+                if let (1, Value::Bytes(value)) = field {
+                    nested.element()?;
+                    nest(any_value(value)?, nested)?;
+                }
+                Ok(())
+            })?;
+            nested.close(']')?;
+        }
+        AnyValue::Map(map) => {
+            nested.open('{')?;
+            map.each::<Trouble>(|field| {
+                if let (1, Value::Bytes(message)) = field {
+                    let (key, value) = pair(message)?;
+                    if nested.key(key)? {
+                        nest(value.map_or(Ok(AnyValue::Nothing), any_value)?, nested)?;
+                    }
+                }
+                Ok(())
+            })?;
+            nested.close('}')?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,257 @@
+//! Files that other people's systems wrote, read in place.
+//!
+//! `AIRAN_SAMPLES` names their folder; without it they are looked for beside the checkout. Where there are none the tests say so,
+//! and fail if `AIRAN_REQUIRE_SAMPLES` is set.
+
+use std::path::PathBuf;
+
+use airan_model::reject::Reason;
+use serde_json::{Value, json};
+
+use crate::testing::{check, context, refused, rows};
+use crate::{Decoded, TextFormat, otlp, prometheus};
+
+fn folder() -> Option<PathBuf> {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/samples");
+    let folder = PathBuf::from(std::env::var("AIRAN_SAMPLES").unwrap_or_else(|_| default.to_owned()));
+    if folder.join("SOURCES.md").is_file() {
+        return Some(folder);
+    }
+    assert!(std::env::var_os("AIRAN_REQUIRE_SAMPLES").is_none(), "no samples at {}", folder.display());
+    eprintln!("NOT TESTED: no samples at {}; set AIRAN_SAMPLES to their folder", folder.display());
+    None
+}
+
+fn scrape(folder: &std::path::Path, file: &str) -> Decoded {
+    let text = std::fs::read(folder.join(file)).unwrap();
+    let format = if file.contains("_om_") || file.contains(".om.") {
+        TextFormat::OpenMetrics
+    } else {
+        TextFormat::Prometheus004
+    };
+    prometheus::decode(&text, format, &context()).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+fn print(file: &str, decoded: &Decoded) {
+    let tally = &decoded.tally;
+    let streams: Vec<String> =
+        decoded.rows.iter().map(|rows| format!("{} {}", rows.rows.num_rows(), rows.stream.name)).collect();
+    println!(
+        "{file}: {} samples = {} sentinels + {} in columns + {} in `sample` + {} refused; rows: {}",
+        tally.samples,
+        tally.sentinels,
+        tally.columns,
+        tally.sample_rows,
+        tally.refused,
+        streams.join(", ")
+    );
+}
+
+/// Every text file there is, with how many samples must fill columns.
+const TEXTS: &[(&str, u64)] = &[
+    ("accel-nvidia/dcgm_readme_sample.prom", 2),
+    ("accel-nvidia/dcgm_a100_mig_1g5gb.prom", 18),
+    ("accel-nvidia/linux-x86_64__nvidia-h100-80gb-hbm3__590.48.01__idle.metrics", 0),
+    ("accel-nvidia/linux-x86_64__nvidia-h100-80gb-hbm3__590.48.01__load.metrics", 0),
+    ("accel-nvidia/linux-x86_64__nvidia-geforce-rtx-4080-super__595.71.05__load.metrics", 0),
+    ("accel-other/amd_metrics_mini.prom", 0),
+    ("accel-other/furiosa_rngd_sample.prom", 0),
+    ("accel-other/furiosa_liveness_expected.prom", 0),
+    ("inference/vllm_metrics.prom", 163),
+    ("inference/vllm_llmprobe_small.prom", 3),
+    ("inference/triton_docs_sample.prom", 0),
+    ("timing-ptp/openshift_ptp_metrics.prom", 13),
+    ("prom-otlp/node_exporter_textfile_types.prom", 0),
+    ("prom-otlp/1histogram.om.txt", 0),
+    ("prom-otlp/alltypes.5mfs.om.txt", 0),
+    ("prom-otlp/telegraf_om_dovecot.txt", 0),
+    ("prom-otlp/telegraf_om_valid_histogram.txt", 0),
+];
+
+/// Scenario: each text file of the samples.
+/// Guarantees: every line that is a sample is counted once: sentinel, columns, `sample` or refused.
+#[test]
+fn text_files_add_up() {
+    let Some(folder) = folder() else { return };
+    for (file, columns) in TEXTS {
+        let decoded = scrape(&folder, file);
+        print(file, &decoded);
+        check(&decoded);
+        let text = std::fs::read_to_string(folder.join(file)).unwrap();
+        let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')).count();
+        assert_eq!((decoded.tally.samples, decoded.tally.refused), (lines as u64, 0), "{file}");
+        assert_eq!(decoded.tally.columns, *columns, "{file}");
+    }
+}
+
+/// Scenario: each OTLP file of the samples; the logs are no metrics.
+#[test]
+fn otlp_files_add_up() {
+    let Some(folder) = folder() else { return };
+    for (file, unsupported) in [
+        ("prom-otlp/otlp_example_metrics.json", 1),
+        ("prom-otlp/otlp_rust_metrics.json", 0),
+        ("prom-otlp/otlp_rust_test_u64_counter_meter.json", 0),
+        ("prom-otlp/otlp_rust_test_up_down_meter.json", 0),
+        ("prom-otlp/otlp_example_logs.json", 0),
+    ] {
+        let body = std::fs::read(folder.join(file)).unwrap();
+        let decoded = otlp::decode_json(&body, &context()).unwrap_or_else(|error| panic!("{file}: {error}"));
+        print(file, &decoded);
+        check(&decoded);
+        let points = count_points(&serde_json::from_slice(&body).unwrap());
+        assert_eq!(decoded.tally.samples, points, "{file}");
+        let expected = if unsupported > 0 { vec![(Reason::UnsupportedMetric, unsupported)] } else { vec![] };
+        assert_eq!(refused(&decoded), expected, "{file}");
+        assert_eq!(decoded.tally.sample_rows, points - unsupported, "{file}");
+    }
+}
+
+/// Elements of every list named `dataPoints`.
+fn count_points(value: &Value) -> u64 {
+    match value {
+        Value::Array(list) => list.iter().map(count_points).sum(),
+        Value::Object(members) => members
+            .iter()
+            .map(|(key, value)| match value {
+                Value::Array(points) if key == "dataPoints" => points.len() as u64,
+                other => count_points(other),
+            })
+            .sum(),
+        _ => 0,
+    }
+}
+
+fn of(decoded: &Decoded, stream: &str, is: impl Fn(&serde_json::Map<String, Value>) -> bool) -> Value {
+    let mut found: Vec<_> = rows(decoded, stream).into_iter().filter(|row| is(row)).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    Value::Object(found.remove(0))
+}
+
+/// Scenario: an A100 with one MIG slice, from NVIDIA's documentation.
+/// Guarantees: slice and parent apart; MiB as bytes, mJ as joules, MHz as hertz.
+#[test]
+fn a_gpu_and_its_slice_as_nvidia_documents_them() {
+    let Some(folder) = folder() else { return };
+    let decoded = scrape(&folder, "accel-nvidia/dcgm_a100_mig_1g5gb.prom");
+    let parent = of(&decoded, "accelerator", |row| !row.contains_key("slice"));
+    for (column, value) in [
+        ("node", json!("ub20-a100-k8s")),
+        ("device", json!("GPU-34319582-d595-d1c7-d1d2-179bcfa61660")),
+        ("sm_clock_hertz", json!(1.215e9)),
+        ("energy_joules", json!(319_159.391)),
+        ("memory_free_bytes", json!(35_690.0 * 1_048_576.0)),
+        ("memory_used_bytes", json!(4_845.0 * 1_048_576.0)),
+        ("power_watts", json!(409.692)),
+        ("dram_active", json!(0.690789)),
+        ("xid_last_code", json!(0)),
+        ("device_index", json!("0")),
+        ("attributes", json!({"device": "nvidia0"})),
+    ] {
+        assert_eq!(parent[column], value, "{column}");
+    }
+    let slice = of(&decoded, "accelerator", |row| row.contains_key("slice"));
+    for (column, value) in [
+        ("slice", json!("13")),
+        ("slice_profile", json!("1g.5gb")),
+        ("dram_active", json!(0.800339)),
+        ("engine_active", json!(0.995687)),
+    ] {
+        assert_eq!(slice[column], value, "{column}");
+    }
+    assert!(slice.get("power_watts").is_none());
+    let names: Vec<Value> = rows(&decoded, "sample").into_iter().map(|row| row["name"].clone()).collect();
+    assert_eq!(
+        names,
+        ["DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL", "DCGM_FI_PROF_PCIE_TX_BYTES", "DCGM_FI_PROF_PCIE_RX_BYTES"]
+    );
+}
+
+#[test]
+fn a_sentinel_is_null_and_never_a_value() {
+    let Some(folder) = folder() else { return };
+    let decoded = scrape(&folder, "accel-nvidia/dcgm_readme_sample.prom");
+    assert_eq!(decoded.tally.sentinels, 1);
+    let gpu = of(&decoded, "accelerator", |_| true);
+    assert_eq!((&gpu["sm_clock_hertz"], &gpu["memory_clock_hertz"]), (&json!(1.39e8), &json!(4.05e8)));
+    assert!(gpu.get("memory_temperature_celsius").is_none());
+}
+
+/// Scenario: a real vLLM scrape with old and new names side by side.
+/// Guarantees: per-bucket counts; `_perc` is a ratio; `iteration_tokens_total` is a histogram; of two names for one column the
+/// first fills it.
+#[test]
+fn histograms_of_a_model_server() {
+    let Some(folder) = folder() else { return };
+    let decoded = scrape(&folder, "inference/vllm_metrics.prom");
+    let server = of(&decoded, "inference", |_| true);
+    assert_eq!(server["model"], "facebook/opt-125m");
+    let first = &server["time_to_first_token_seconds"];
+    assert_eq!(
+        first["bounds"],
+        json!([0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0])
+    );
+    assert_eq!(first["counts"], json!([0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]));
+    assert_eq!((&first["sum"], &first["count"]), (&json!(0.31326723098754883), &json!(1)));
+    assert_eq!(server["iteration_tokens"]["counts"], json!([19, 48, 1, 1, 2, 0]));
+    assert_eq!((&server["generation_tokens"], &server["kv_cache_usage_ratio"]), (&json!(7.0), &json!(0.0)));
+    assert_eq!((&server["engine_awake"], &server["requests_finished_length"]), (&json!(1), &json!(1.0)));
+}
+
+#[test]
+fn nanoseconds_of_a_clock_become_seconds() {
+    let Some(folder) = folder() else { return };
+    let decoded = scrape(&folder, "timing-ptp/openshift_ptp_metrics.prom");
+    let clock = of(&decoded, "timing", |row| row.get("reference") == Some(&json!("master")));
+    for (column, value) in [
+        ("node", json!("NODE_NAME")),
+        ("process", json!("ptp4l")),
+        ("interface", json!("ens2fx")),
+        ("offset_seconds", json!(4e-9)),
+        ("max_offset_seconds", json!(8e-9)),
+        ("path_delay_seconds", json!(5.2e-7)),
+        ("frequency_adjustment_ratio", json!(-1.5705e-5)),
+    ] {
+        assert_eq!(clock[column], value, "{column}");
+    }
+    let thresholds = of(&decoded, "timing", |row| row.get("profile") == Some(&json!("test-slave")));
+    assert_eq!(thresholds["max_offset_threshold_seconds"], 1e-7);
+    assert_eq!(thresholds["holdover_timeout_seconds"], 5.0);
+    let role = of(&decoded, "timing", |row| row.get("interface_role").is_some());
+    assert_eq!(role["interface_role"], "slave");
+}
+
+/// Scenario: the 127 parser cases of the OpenMetrics project.
+/// Guarantees: all good ones are read, and most bad ones refused. Those that are taken break rules about values (a counter that
+/// is negative, a histogram without its count), for which no scrape is thrown away yet.
+#[test]
+fn the_open_metrics_projects_own_cases() {
+    let Some(folder) = folder() else { return };
+    let (mut cases, mut taken) = (0, Vec::new());
+    for case in std::fs::read_dir(folder.join("prom-otlp/openmetrics-parser")).unwrap() {
+        let case = case.unwrap().path();
+        let test: Value = serde_json::from_slice(&std::fs::read(case.join("test.json")).unwrap()).unwrap();
+        let text = std::fs::read(case.join("metrics")).unwrap();
+        let read = prometheus::decode(&text, TextFormat::OpenMetrics, &context());
+        let name = case.file_name().unwrap().to_string_lossy().into_owned();
+        if test["shouldParse"] == true {
+            check(&read.unwrap_or_else(|error| panic!("{name}: {error}")));
+        } else if read.is_ok() {
+            taken.push(name);
+        }
+        cases += 1;
+    }
+    taken.sort();
+    println!("{cases} cases, {} bad ones taken: {taken:?}", taken.len());
+    assert_eq!(cases, 127);
+    let of_values = [
+        "bad_counter_values",
+        "bad_grouping",
+        "bad_histograms",
+        "bad_info_and",
+        "bad_missing_or_invalid",
+        "bad_stateset",
+    ];
+    let is_of_values = |name: &String| of_values.iter().any(|kind| name.starts_with(kind));
+    assert!(taken.len() <= 32 && taken.iter().all(is_of_values), "{taken:?}");
+}

@@ -1,0 +1,68 @@
+//! What the decoders' tests share: the built-in catalog, and rows in a form that is easy to compare.
+
+use std::sync::LazyLock;
+
+use airan_model::catalog::Catalog;
+use airan_model::limits::Limits;
+use airan_model::reject::Reason;
+use airan_model::time::Micros;
+use arrow::array::Array;
+use serde_json::{Map, Value};
+
+use crate::{Context, Decoded};
+
+/// 2026-11-24T10:00:00Z.
+pub(crate) const NOW: Micros = 1_795_514_400_000_000;
+
+static CATALOG: LazyLock<Catalog> = LazyLock::new(|| Catalog::builtin().unwrap());
+
+pub(crate) fn catalog() -> &'static Catalog {
+    &CATALOG
+}
+
+pub(crate) fn context() -> Context<'static> {
+    Context { catalog: catalog(), limits: &Limits::DOCUMENTED, default_node: "sender", now: NOW }
+}
+
+/// Rows of a stream as JSON objects, without nulls.
+pub(crate) fn rows(decoded: &Decoded, stream: &str) -> Vec<Map<String, Value>> {
+    let Some(rows) = decoded.rows.iter().find(|rows| &*rows.stream.name == stream) else { return Vec::new() };
+    let mut writer = arrow::json::ArrayWriter::new(Vec::new());
+    writer.write(&rows.rows).unwrap();
+    writer.finish().unwrap();
+    serde_json::from_slice(&writer.into_inner()).unwrap()
+}
+
+/// The one row of a stream.
+pub(crate) fn row(decoded: &Decoded, stream: &str) -> Map<String, Value> {
+    let rows = rows(decoded, stream);
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    rows.into_iter().next().unwrap()
+}
+
+/// Counts by reason, in the order they occurred.
+pub(crate) fn refused(decoded: &Decoded) -> Vec<(Reason, u64)> {
+    decoded.refused.iter().map(|refused| (refused.reason, refused.count)).collect()
+}
+
+/// What holds for every result: the sums, and rows that fit their streams.
+pub(crate) fn check(decoded: &Decoded) {
+    let tally = &decoded.tally;
+    assert_eq!(tally.samples, tally.sentinels + tally.columns + tally.sample_rows + tally.refused, "{tally:?}");
+    assert_eq!(tally.refused, decoded.refused.iter().map(|refused| refused.count).sum::<u64>());
+    let mut names: Vec<&str> = decoded.rows.iter().map(|rows| &*rows.stream.name).collect();
+    names.dedup();
+    assert_eq!(names.len(), decoded.rows.len(), "each stream once");
+    for rows in &decoded.rows {
+        assert!(rows.rows.num_rows() > 0);
+        let full = rows.stream.conform(&rows.rows).unwrap();
+        assert_eq!(full.column_by_name("ts").unwrap().null_count(), 0);
+        assert_eq!(full.column_by_name("node").unwrap().null_count(), 0);
+        for (field, column) in rows.rows.schema().fields().iter().zip(rows.rows.columns()) {
+            assert!(column.null_count() < column.len(), "{} has no value", field.name());
+            assert!(rows.stream.place_of(field.name()).is_some(), "{}", field.name());
+        }
+    }
+    let sample = decoded.rows.iter().find(|rows| &*rows.stream.name == "sample");
+    assert_eq!(sample.map_or(0, |rows| rows.rows.num_rows()) as u64, tally.sample_rows);
+}
