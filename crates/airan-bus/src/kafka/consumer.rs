@@ -1,0 +1,422 @@
+//! The consumer: messages and rebalances as events of one queue.
+//!
+//! librdkafka is told of a partition only when it is sought: [`Event::Assigned`] is answered with nothing, and
+//! `seek` adds the partition with its offset to what is fetched. So nothing is fetched from a place nobody chose (B3), and
+//! committed offsets are never read. A revocation is answered by `released`, when the shards have committed (B4); until then
+//! librdkafka waits, and keeps the membership alive by itself.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use airan_model::message::Message;
+use airan_model::time::Micros;
+use async_trait::async_trait;
+use bytes::Bytes;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, StreamConsumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message as _};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::config::explain;
+use super::link::{self, Link};
+use super::{Shared, producer};
+use crate::counts::Counters;
+use crate::{ConsumeError, Consumer, Event, Received};
+
+/// A member of the consumer group.
+pub(super) struct KafkaConsumer {
+    shared: Arc<Shared>,
+    // Taken when it leaves.
+    consumer: Option<Arc<StreamConsumer<Notes>>>,
+    inbox: Arc<Inbox>,
+    // What librdkafka fetches, and the offset that comes next.
+    reading: BTreeMap<i32, i64>,
+    assigned: BTreeSet<i32>,
+    // Revocations that wait for `released`, and seeks that wait for them.
+    revoked: BTreeSet<i32>,
+    deferred: BTreeMap<i32, i64>,
+    // librdkafka could not read on somewhere, and it is not yet known where.
+    has_lost_range: bool,
+    is_told_down: bool,
+}
+
+/// What the callbacks noted.
+#[derive(Default)]
+struct Inbox {
+    notes: Mutex<Noted>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Noted {
+    events: VecDeque<Event>,
+    // Partitions that librdkafka fetches, for the last unassignment when the consumer leaves.
+    fetched: BTreeSet<i32>,
+    is_leaving: bool,
+}
+
+impl Inbox {
+    fn notes(&self) -> MutexGuard<'_, Noted> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// librdkafka's callbacks.
+struct Notes {
+    topic: String,
+    inbox: Arc<Inbox>,
+    link: Arc<Link>,
+}
+
+impl ClientContext for Notes {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        link::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.link.note(error.rdkafka_error_code(), reason);
+    }
+}
+
+impl ConsumerContext for Notes {
+    /// Runs inside a poll of this consumer, on its own task.
+    fn rebalance(&self, consumer: &BaseConsumer<Notes>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions: Vec<i32> = list.elements_for_topic(&self.topic).iter().map(|of| of.partition()).collect();
+        let mut notes = self.inbox.notes();
+        let is_assignment = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        let answer = match (is_assignment, notes.is_leaving) {
+            // Accepted as they are; what is fetched of them is decided by `seek`.
+            (true, _) => consumer.incremental_assign(&TopicPartitionList::new()),
+            (false, true) => {
+                let fetched = std::mem::take(&mut notes.fetched);
+                consumer.incremental_unassign(&list_of(&self.topic, fetched))
+            }
+            (false, false) => Ok(()),
+        };
+        if let Err(error) = answer {
+            tracing::warn!(?partitions, error = %producer::short(&error), "a rebalance could not be answered");
+        }
+        let lost = !is_assignment && consumer.assignment_lost();
+        if lost {
+            tracing::warn!(?partitions, "membership was lost: the group gave the partitions away");
+        }
+        if !notes.is_leaving {
+            notes.events.push_back(match is_assignment {
+                true => Event::Assigned(partitions),
+                false => Event::Revoked(partitions),
+            });
+        }
+        drop(notes);
+        self.inbox.wake.notify_one();
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            // Only those who watch the lag read it, and the next report repeats it.
+            tracing::debug!(error = %producer::short(&error), "an offset could not be reported");
+        }
+    }
+}
+
+fn list_of(topic: &str, partitions: impl IntoIterator<Item = i32>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition(topic, partition);
+    }
+    list
+}
+
+impl KafkaConsumer {
+    /// Joins the group.
+    pub fn join(shared: Arc<Shared>) -> Result<KafkaConsumer, ConsumeError> {
+        let inbox = Arc::<Inbox>::default();
+        let notes = Notes { topic: shared.topic.clone(), inbox: Arc::clone(&inbox), link: Arc::clone(&shared.link) };
+        let fatal = |reason: String| ConsumeError::Fatal { reason };
+        let consumer: StreamConsumer<Notes> =
+            shared.config.consumer.create_with_context(notes).map_err(|error| fatal(explain(error).to_string()))?;
+        consumer.subscribe(&[&shared.topic]).map_err(|error| fatal(producer::short(&error)))?;
+        Ok(KafkaConsumer {
+            shared,
+            consumer: Some(Arc::new(consumer)),
+            inbox,
+            reading: BTreeMap::new(),
+            assigned: BTreeSet::new(),
+            revoked: BTreeSet::new(),
+            deferred: BTreeMap::new(),
+            has_lost_range: false,
+            is_told_down: false,
+        })
+    }
+
+    /// An event that a callback noted.
+    fn noted(&mut self) -> Option<Event> {
+        let event = self.inbox.notes().events.pop_front()?;
+        match &event {
+            Event::Assigned(partitions) => self.assigned.extend(partitions),
+            Event::Revoked(partitions) => {
+                for partition in partitions {
+                    self.assigned.remove(partition);
+                    self.deferred.remove(partition);
+                }
+                self.revoked.extend(partitions);
+            }
+            _ => {}
+        }
+        Some(event)
+    }
+
+    /// The message, if it is the one that is due: what is left of an earlier place is dropped.
+    fn take(&mut self, message: &BorrowedMessage<'_>) -> Option<Received> {
+        let (partition, offset) = (message.partition(), message.offset());
+        let due = self.reading.get_mut(&partition)?;
+        if offset < *due || self.revoked.contains(&partition) {
+            return None;
+        }
+        *due = offset + 1;
+        Counters::add(&self.shared.counters.received, 1);
+        Some(received(message))
+    }
+
+    /// What an error of librdkafka means.
+    fn heed(&mut self, consumer: &StreamConsumer<Notes>, error: &KafkaError) -> Result<Option<Event>, ConsumeError> {
+        let reason = producer::short(error);
+        if let Some((code, detail)) = consumer.client().fatal_error() {
+            return Err(ConsumeError::Fatal { reason: format!("{code}: {detail}") });
+        }
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                self.has_lost_range = true;
+                Ok(None)
+            }
+            Some(
+                RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::SaslAuthenticationFailed
+                | RDKafkaErrorCode::PollExceeded,
+            ) => Ok(Some(Event::Down { reason })),
+            _ => {
+                tracing::debug!(reason, "trouble while consuming: librdkafka tries again");
+                Ok(None)
+            }
+        }
+    }
+
+    /// That the brokers are away, once for each time.
+    fn down(&mut self) -> Option<Event> {
+        let down = self.shared.link.down();
+        let is_news = down.is_some() && !self.is_told_down;
+        self.is_told_down = down.is_some();
+        down.filter(|_| is_news).map(|reason| Event::Down { reason })
+    }
+
+    /// librdkafka does not say which partition it could not read on. Each is held against what the brokers have; one outside is
+    /// told, the others are taken up again where they were.
+    async fn find_lost_range(&mut self) -> Result<Option<Event>, ConsumeError> {
+        let is_read = |partition: &i32| !self.deferred.contains_key(partition) && !self.revoked.contains(partition);
+        let reading = self.reading.iter().filter(|(partition, _)| is_read(partition));
+        let reading: Vec<(i32, i64)> = reading.map(|(partition, due)| (*partition, *due)).collect();
+        for (partition, wanted) in reading {
+            let (first, next) = self.shared.offsets(partition).await?;
+            if wanted < first || wanted > next {
+                self.stop_reading([partition]);
+                return Ok(Some(Event::OutOfRange { partition, wanted, first, next }));
+            }
+            self.read_from(partition, wanted)?;
+        }
+        self.has_lost_range = false;
+        Ok(None)
+    }
+
+    /// Takes partitions out of what is fetched.
+    fn stop_reading(&mut self, partitions: impl IntoIterator<Item = i32>) {
+        let known: Vec<i32> =
+            partitions.into_iter().filter(|partition| self.reading.remove(partition).is_some()).collect();
+        if known.is_empty() {
+            return;
+        }
+        let Some(consumer) = &self.consumer else { return };
+        let mut notes = self.inbox.notes();
+        known.iter().for_each(|partition| {
+            notes.fetched.remove(partition);
+        });
+        drop(notes);
+        let list = list_of(&self.shared.topic, known.iter().copied());
+        // A pause would outlive the assignment.
+        let _ = consumer.resume(&list);
+        if let Err(error) = consumer.incremental_unassign(&list) {
+            tracing::warn!(partitions = ?known, error = %producer::short(&error), "partitions could not be put down");
+        }
+    }
+
+    fn read_from(&mut self, partition: i32, offset: i64) -> Result<(), ConsumeError> {
+        if !self.revoked.is_empty() && self.reading.contains_key(&partition) {
+            // Taking it out now would look to librdkafka like the answer to the revocation.
+            self.deferred.insert(partition, offset);
+            self.reading.insert(partition, i64::MAX);
+            return Ok(());
+        }
+        self.stop_reading([partition]);
+        let unavailable = |error: KafkaError| ConsumeError::Unavailable { reason: producer::short(&error) };
+        let consumer = self.consumer.as_ref().ok_or(ConsumeError::NotAssigned { partition })?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.shared.topic, partition, Offset::Offset(offset)).map_err(unavailable)?;
+        consumer.incremental_assign(&list).map_err(unavailable)?;
+        self.inbox.notes().fetched.insert(partition);
+        self.reading.insert(partition, offset);
+        Ok(())
+    }
+
+    fn of_one(
+        &self,
+        partition: i32,
+        what: &str,
+        act: impl FnOnce(&StreamConsumer<Notes>, &TopicPartitionList) -> KafkaResult<()>,
+    ) {
+        let Some(consumer) = self.consumer.as_ref().filter(|_| self.reading.contains_key(&partition)) else { return };
+        if let Err(error) = act(consumer, &list_of(&self.shared.topic, [partition])) {
+            tracing::warn!(partition, error = %producer::short(&error), "cannot {what} a partition");
+        }
+    }
+
+    /// Answers what is still to be answered and leaves. Blocks until the group knows, or cannot be told.
+    fn leave(consumer: Arc<StreamConsumer<Notes>>, inbox: &Inbox, topic: &str, has_revoked: bool) {
+        let mut notes = inbox.notes();
+        notes.is_leaving = true;
+        let has_unseen = notes.events.drain(..).any(|event| matches!(event, Event::Revoked(_)));
+        if has_revoked || has_unseen {
+            let fetched = std::mem::take(&mut notes.fetched);
+            let _ = consumer.incremental_unassign(&list_of(topic, fetched));
+        }
+        drop(notes);
+        drop(consumer);
+    }
+}
+
+#[async_trait]
+impl Consumer for KafkaConsumer {
+    async fn next(&mut self, wait: Duration) -> Result<Event, ConsumeError> {
+        let deadline = Instant::now() + wait;
+        let Some(consumer) = self.consumer.clone() else {
+            return Err(ConsumeError::Fatal { reason: "the consumer has left".to_owned() });
+        };
+        let inbox = Arc::clone(&self.inbox);
+        loop {
+            if let Some(event) = self.noted().or_else(|| self.down()) {
+                return Ok(event);
+            }
+            if self.has_lost_range
+                && let Some(event) = self.find_lost_range().await?
+            {
+                return Ok(event);
+            }
+            tokio::select! {
+                biased;
+                message = consumer.recv() => match message {
+                    Ok(message) => {
+                        if let Some(received) = self.take(&message) {
+                            return Ok(Event::Message(received));
+                        }
+                    }
+                    Err(error) => {
+                        if let Some(event) = self.heed(&consumer, &error)? {
+                            return Ok(event);
+                        }
+                    }
+                },
+                () = inbox.wake.notified() => {}
+                () = tokio::time::sleep_until(deadline) => return Ok(self.noted().unwrap_or(Event::Idle)),
+            }
+        }
+    }
+
+    fn seek(&mut self, partition: i32, offset: i64) -> Result<(), ConsumeError> {
+        if !self.assigned.contains(&partition) {
+            return Err(ConsumeError::NotAssigned { partition });
+        }
+        self.read_from(partition, offset)
+    }
+
+    fn pause(&mut self, partition: i32) {
+        self.of_one(partition, "pause", |consumer, list| consumer.pause(list));
+    }
+
+    fn resume(&mut self, partition: i32) {
+        self.of_one(partition, "resume", |consumer, list| consumer.resume(list));
+    }
+
+    fn released(&mut self, partitions: &[i32]) {
+        let Some(consumer) = &self.consumer else { return };
+        let known: Vec<i32> =
+            partitions.iter().copied().filter(|partition| self.reading.remove(partition).is_some()).collect();
+        let mut notes = self.inbox.notes();
+        for partition in partitions {
+            self.revoked.remove(partition);
+            notes.fetched.remove(partition);
+        }
+        drop(notes);
+        let list = list_of(&self.shared.topic, known);
+        let _ = consumer.resume(&list);
+        // Also when nothing of it was fetched: librdkafka waits for the answer.
+        if let Err(error) = consumer.incremental_unassign(&list) {
+            tracing::warn!(?partitions, error = %producer::short(&error), "revoked partitions could not be given up");
+        }
+        if self.revoked.is_empty() {
+            for (partition, offset) in std::mem::take(&mut self.deferred) {
+                if let Err(error) = self.read_from(partition, offset) {
+                    tracing::warn!(partition, offset, %error, "cannot go to the offset");
+                }
+            }
+        }
+    }
+
+    fn report(&mut self, partition: i32, next_offset: i64) {
+        let mut list = TopicPartitionList::new();
+        let added = list.add_partition_offset(&self.shared.topic, partition, Offset::Offset(next_offset));
+        let Some(consumer) = &self.consumer else { return };
+        if let Err(error) = added.and_then(|()| consumer.commit(&list, CommitMode::Async)) {
+            tracing::debug!(partition, next_offset, error = %producer::short(&error), "an offset could not be reported");
+        }
+    }
+
+    async fn close(mut self: Box<Self>) {
+        let Some(consumer) = self.consumer.take() else { return };
+        let (inbox, topic) = (Arc::clone(&self.inbox), self.shared.topic.clone());
+        let has_revoked = !self.revoked.is_empty();
+        let leaving = move || KafkaConsumer::leave(consumer, &inbox, &topic, has_revoked);
+        if tokio::task::spawn_blocking(leaving).await.is_err() {
+            tracing::warn!("the consumer could not leave in order");
+        }
+    }
+}
+
+impl Drop for KafkaConsumer {
+    fn drop(&mut self) {
+        let Some(consumer) = self.consumer.take() else { return };
+        let (inbox, topic) = (Arc::clone(&self.inbox), self.shared.topic.clone());
+        let has_revoked = !self.revoked.is_empty();
+        // Leaving waits for the brokers, which the thread it happens on may not.
+        let leaving = move || KafkaConsumer::leave(consumer, &inbox, &topic, has_revoked);
+        let _ = std::thread::Builder::new().name("airan-leave".to_owned()).spawn(leaving);
+    }
+}
+
+fn received(message: &BorrowedMessage<'_>) -> Received {
+    let payload = message.payload().map(Bytes::copy_from_slice).unwrap_or_default();
+    let headers = message.headers();
+    let named = headers.into_iter().flat_map(|headers| headers.iter());
+    let named = named.map(|header| (header.key, header.value.unwrap_or_default()));
+    Received {
+        partition: message.partition(),
+        offset: message.offset(),
+        append_time: message.timestamp().to_millis().map_or(0, |millis| Micros::from(millis) * 1_000),
+        message: Message::from_headers(named, payload),
+    }
+}

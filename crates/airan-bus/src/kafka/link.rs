@@ -1,0 +1,172 @@
+//! Whether the brokers can be reached: what librdkafka says, found out for sure, and said once.
+//!
+//! librdkafka tries again by itself, and tells of each attempt. Here its words become one line when the brokers go away and one
+//! when they are back. Its callbacks only take notes; [`watch`] does the asking.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tokio::sync::Notify;
+
+/// Between two attempts to reach a broker that is away.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// What is known about the brokers.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    state: Mutex<State>,
+    doubt: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    // Why the brokers are away; None while they are there.
+    down: Option<String>,
+    // The last thing that went wrong with any of them.
+    last: Option<String>,
+}
+
+impl Link {
+    /// Why the brokers are away, if they are.
+    pub fn down(&self) -> Option<String> {
+        self.state().down.clone()
+    }
+
+    /// The last thing that went wrong with a broker, in its own words.
+    pub fn last(&self) -> Option<String> {
+        self.state().last.clone()
+    }
+
+    /// Takes a note of an error.
+    pub fn note(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
+        if code == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.doubt.notify_one();
+            return;
+        }
+        let is_ours_to_mend = matches!(
+            code,
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::SSL)
+        );
+        let reason = without_times(reason);
+        let mut state = self.state();
+        if state.last.as_ref() != Some(&reason) {
+            match is_ours_to_mend {
+                true => tracing::warn!(reason, "a broker refuses us"),
+                false => tracing::debug!(reason, "trouble with a broker"),
+            }
+            state.last = Some(reason);
+        }
+    }
+
+    /// Notes what asking the brokers gave; said in the log when that changes.
+    pub fn found(&self, answer: Result<(), String>) {
+        let mut state = self.state();
+        match (answer, state.down.is_some()) {
+            (Ok(()), true) => {
+                tracing::info!("Kafka is back");
+                *state = State::default();
+            }
+            (Ok(()), false) => {}
+            (Err(error), was_down) => {
+                let reason = state.last.clone().unwrap_or(error);
+                if !was_down {
+                    tracing::warn!(reason, "Kafka is away: trying again");
+                }
+                state.down = Some(reason);
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks the brokers whenever librdkafka doubts that they are there, and goes on asking until they are. Ends when `ask` gives
+/// None.
+pub(super) async fn watch<F>(link: Arc<Link>, mut ask: impl FnMut() -> F)
+where
+    F: Future<Output = Option<Result<(), String>>>,
+{
+    loop {
+        // Idle connections are closed by brokers, and that too is told as all of them being down.
+        link.doubt.notified().await;
+        loop {
+            let Some(answer) = ask().await else { return };
+            let is_there = answer.is_ok();
+            link.found(answer);
+            if is_there {
+                break;
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+}
+
+/// librdkafka's callbacks for clients without messages of their own.
+#[derive(Clone, Debug)]
+pub(super) struct LinkContext(pub Arc<Link>);
+
+impl ClientContext for LinkContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.note(error.rdkafka_error_code(), reason);
+    }
+}
+
+/// librdkafka's log lines in ours. What it calls an error it repeats each second, and the few of them that matter come as errors
+/// too, so none is above `info` here.
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        // Properties of the consumer, seen by the producer, and the other way around.
+        _ if facility == "CONFWARN" => tracing::debug!(facility, message, "librdkafka"),
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::warn!(facility, message, "librdkafka");
+        }
+        _ => tracing::debug!(facility, message, "librdkafka"),
+    }
+}
+
+/// Leaves out what differs from one attempt to the next, as in `(after 3ms in state CONNECT, 12 identical error(s) suppressed)`.
+fn without_times(reason: &str) -> String {
+    let kept = reason.find(" (after ").map_or(reason, |at| &reason[..at]);
+    kept.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: the brokers go away, stay away for some attempts, and come back.
+    /// Guarantees: the reason is the broker's own, and each change is found out by asking.
+    #[tokio::test]
+    async fn the_brokers_are_away_from_the_first_failed_question_to_the_first_answer() {
+        let link = Arc::<Link>::default();
+        let mut answers = vec![Err("timed out".to_owned()), Err("timed out".to_owned()), Ok(())].into_iter();
+        let (asked, seen) = (Arc::clone(&link), Arc::<Mutex<Vec<Option<String>>>>::default());
+        let noted = Arc::clone(&seen);
+        let watching = watch(Arc::clone(&link), move || {
+            noted.lock().unwrap().push(asked.down());
+            std::future::ready(answers.next())
+        });
+        link.note(Some(RDKafkaErrorCode::BrokerTransportFailure), "a:1: Connect failed (after 0ms in state CONNECT)");
+        assert_eq!(link.down(), None);
+        link.note(Some(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        let again = async {
+            while seen.lock().unwrap().len() < 3 {
+                tokio::time::sleep(ASK_EVERY).await;
+            }
+            assert_eq!(link.down(), None);
+            link.note(Some(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        };
+        tokio::join!(watching, again);
+        let down = Some("a:1: Connect failed".to_owned());
+        assert_eq!(*seen.lock().unwrap(), [None, down.clone(), down, None]);
+    }
+}
