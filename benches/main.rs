@@ -21,6 +21,7 @@ mod usage;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
 
 use report::Part;
 
@@ -29,15 +30,37 @@ const ROWS: usize = 4_000_000;
 /// OTLP requests of [`otlp::POINTS`] points.
 const REQUESTS: usize = 3_000;
 
+/// Benchmarks of airan, on one core
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Accelerator rows of the stage's benchmarks
+    #[arg(long, default_value_t = ROWS)]
+    rows: usize,
+    #[command(subcommand)]
+    child: Option<Child>,
+}
+
+/// What the benchmark's own child processes do.
+#[derive(Debug, Subcommand)]
+enum Child {
+    /// Measures one part
+    #[command(hide = true)]
+    Part { name: String, size: usize },
+    /// Sends OTLP requests to a door
+    #[command(hide = true)]
+    Send { address: String, requests: usize },
+}
+
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words[..] {
-        [] => all(ROWS),
-        ["--rows", rows] => all(rows.parse().context("--rows takes a number")?),
-        ["part", name, size] => part(name, size.parse()?),
-        ["send", address, requests] => door::send(address, requests.parse()?),
-        _ => bail!("usage: airan-bench [--rows N]"),
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_writer(std::io::stderr)
+        .init();
+    let arguments = Arguments::parse();
+    match arguments.child {
+        None => all(arguments.rows),
+        Some(Child::Part { name, size }) => part(&name, size),
+        Some(Child::Send { address, requests }) => door::send(&address, requests),
     }
 }
 

@@ -24,5 +24,5 @@ finish() {
 trap finish EXIT
 
 deploy/kafka/kafka.sh start
-cargo test --release -p airan-bus -- kafka --nocapture
-cargo test --release -p airan --test whole -- kafka --nocapture
+# Of the whole workspace, so that the builds of README's test command serve.
+cargo test --release --workspace -- kafka --nocapture
