@@ -38,6 +38,7 @@ impl<'a> LabelBuffer<'a> {
     }
 
     /// Adds a label. Over a limit it is not kept, and [`LabelBuffer::fault`] says so.
+    #[inline]
     pub(crate) fn push(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) {
         if name.len() > self.bytes_max || value.len() > self.bytes_max {
             self.fault(Reason::LabelTooLong);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use airan_decode::{Context, Decoded, prometheus};
 use airan_model::limits::Limits;
+use airan_model::reject::Reason;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Shared;
@@ -76,13 +77,13 @@ async fn scrape(target: &Target, client: &reqwest::Client, shared: &Arc<Shared>)
     let decode = move || {
         let node = node.as_deref().unwrap_or(&context_of.node);
         let context = Context { catalog: &context_of.catalog, limits: &limits, default_node: node, now };
-        prometheus::decode(&text, format, &context).map_err(|error| ScrapeError::Malformed(error.to_string()))
+        prometheus::decode(&text, format, &context).map_err(|error| match error.reason {
+            Reason::TooManySamples => ScrapeError::TooManySamples(limits.samples_per_scrape),
+            _ => ScrapeError::Malformed(error.to_string()),
+        })
     };
     let decoded = tokio::task::spawn_blocking(decode).await;
     let decoded = decoded.map_err(|error| ScrapeError::Malformed(error.to_string()))??;
-    if decoded.tally.samples > limits.samples_per_scrape as u64 {
-        return Err(ScrapeError::TooManySamples(limits.samples_per_scrape));
-    }
     count(target, shared, &decoded);
     let samples = decoded.tally.samples;
     let source = match format {

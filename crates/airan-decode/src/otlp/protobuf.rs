@@ -13,18 +13,15 @@ use super::{Shape, Sink, Temporality, Times};
 use crate::DecodeError;
 use crate::number::Number;
 
-impl From<Fault> for DecodeError {
-    fn from(fault: Fault) -> DecodeError {
-        let what = format_args!("not an OTLP metrics request: {}", fault.what);
-        DecodeError::at(Reason::Malformed, what, format!("offset {}", fault.at))
-    }
-}
-
 /// Reads an `ExportMetricsServiceRequest`.
 pub(super) fn read<'b>(body: &'b [u8], sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {
-    Message::of(body).each(|field| match field {
-        (1, Value::Bytes(message)) => Ok(resource_metrics(message, sink)?),
+    let read = Message::of(body).each(|field| match field {
+        (1, Value::Bytes(message)) => resource_metrics(message, sink),
         _ => Ok(()),
+    });
+    read.map_err(|fault: Fault| {
+        let what = format_args!("not an OTLP metrics request: {}", fault.what);
+        DecodeError::at(Reason::Malformed, what, format!("offset {}", fault.offset(body)))
     })
 }
 
@@ -191,6 +188,10 @@ fn attributes<'b>(message: Message<'b>, number: u32, sink: &mut Sink<'_, 'b>) ->
 }
 
 fn attribute<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
+    if let Some((key, text)) = message.plain_pair() {
+        sink.labels.push(Cow::Borrowed(key.text()?), Cow::Borrowed(text.text()?));
+        return Ok(());
+    }
     let (key, value) = pair(message)?;
     let Some(value) = value else { return Ok(()) };
     match any_value(value)? {

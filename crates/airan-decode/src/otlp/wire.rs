@@ -7,18 +7,22 @@
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Fault {
     pub what: &'static str,
-    /// Offset in the body.
-    pub at: usize,
+    // Bytes from the fault to the end of the message it was found in, and where that end lies in memory.
+    left: usize,
+    end: usize,
 }
 
-/// One message's bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Message<'b> {
-    bytes: &'b [u8],
-    at: usize,
-    // Offset of `bytes` in the body.
-    base: usize,
+impl Fault {
+    /// Its offset in the body it was found in.
+    pub(super) fn offset(&self, body: &[u8]) -> usize {
+        let end = self.end.saturating_sub(body.as_ptr() as usize);
+        end.saturating_sub(self.left)
+    }
 }
+
+/// What is left of one message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Message<'b>(&'b [u8]);
 
 /// A field's value by its wire type.
 #[derive(Clone, Copy, Debug)]
@@ -35,42 +39,42 @@ pub(super) type Field<'b> = (u32, Value<'b>);
 impl<'b> Message<'b> {
     /// A whole body.
     pub(super) fn of(bytes: &'b [u8]) -> Message<'b> {
-        Message { bytes, at: 0, base: 0 }
+        Message(bytes)
     }
 
     /// The next field; None at the end.
+    #[inline]
     pub(super) fn next(&mut self) -> Result<Option<Field<'b>>, Fault> {
-        if self.at >= self.bytes.len() {
+        if self.0.is_empty() {
             return Ok(None);
         }
-        let start = self.base + self.at;
+        let start = *self;
         let key = self.varint()?;
-        let fault = |what| Fault { what, at: start };
-        let key = u32::try_from(key).map_err(|_| fault("a field number is too large"))?;
+        let Ok(key) = u32::try_from(key) else { return start.fault("a field number is too large") };
         let value = match key & 7 {
             0 => Value::Varint(self.varint()?),
             1 => Value::Fixed64(u64::from_le_bytes(self.take::<8>()?)),
             2 => {
                 let length = self.varint()?;
-                let at = self.at;
-                let length = usize::try_from(length).ok().filter(|length| *length <= self.bytes.len() - at);
-                let length = length.ok_or(fault("a field is longer than its message"))?;
-                self.at += length;
-                Value::Bytes(Message { bytes: &self.bytes[at..self.at], at: 0, base: self.base + at })
+                let taken = usize::try_from(length).ok().and_then(|length| self.0.split_at_checked(length));
+                let Some((taken, rest)) = taken else { return start.fault("a field is longer than its message") };
+                self.0 = rest;
+                Value::Bytes(Message(taken))
             }
             5 => {
                 self.take::<4>()?;
                 Value::Fixed32
             }
-            _ => return Err(fault("a wire type that OTLP does not use")),
+            _ => return start.fault("a wire type that OTLP does not use"),
         };
         match key >> 3 {
-            0 => Err(fault("field number 0")),
+            0 => start.fault("field number 0"),
             number => Ok(Some((number, value))),
         }
     }
 
     /// Calls `with` for each field.
+    #[inline]
     pub(super) fn each<E: From<Fault>>(mut self, mut with: impl FnMut(Field<'b>) -> Result<(), E>) -> Result<(), E> {
         while let Some(field) = self.next()? {
             with(field)?;
@@ -80,51 +84,80 @@ impl<'b> Message<'b> {
 
     /// The bytes of a text field.
     pub(super) fn text(self) -> Result<&'b str, Fault> {
-        std::str::from_utf8(self.bytes).map_err(|_| Fault { what: "text that is no UTF-8", at: self.base })
+        std::str::from_utf8(self.0).or_else(|_| self.fault("text that is no UTF-8"))
     }
 
     /// The bytes of a bytes field.
     pub(super) fn bytes(self) -> &'b [u8] {
-        self.bytes
+        self.0
+    }
+
+    /// Key and text of a `KeyValue` written the way most are: the key, then a value that is a text, each shorter than 128 bytes.
+    ///
+    /// None for any other: that is then read field by field. Most bytes of a request are such pairs.
+    #[inline]
+    pub(super) fn plain_pair(self) -> Option<(Message<'b>, Message<'b>)> {
+        let (&[0x0a, key], rest) = self.0.split_first_chunk()? else { return None };
+        let (key, rest) = rest.split_at_checked(usize::from(key))?;
+        let (&[0x12, outer, 0x0a, inner], text) = rest.split_first_chunk()? else { return None };
+        // A length above 127 takes two bytes, which none of these lengths then adds up to.
+        let adds_up = usize::from(inner) == text.len()
+            && usize::from(outer) == text.len() + 2
+            && outer < 0x80
+            && key.len() < 0x80;
+        adds_up.then_some((Message(key), Message(text)))
     }
 
     /// Packed fixed-length numbers.
     pub(super) fn packed(self) -> Result<impl Iterator<Item = u64> + 'b, Fault> {
-        let (numbers, rest) = self.bytes.as_chunks::<8>();
+        let (numbers, rest) = self.0.as_chunks::<8>();
         match rest {
             [] => Ok(numbers.iter().map(|number| u64::from_le_bytes(*number))),
-            _ => Err(Fault { what: "packed numbers that end within one", at: self.base }),
+            _ => self.fault("packed numbers that end within one"),
         }
     }
 
+    #[inline]
     fn varint(&mut self) -> Result<u64, Fault> {
-        let start = self.at;
-        let fault = |what| Fault { what, at: self.base + start };
-        let rest = &self.bytes[start..];
-        if let Some(&first @ 0..0x80) = rest.first() {
-            self.at += 1;
-            return Ok(u64::from(first));
+        match self.0 {
+            [first @ 0..0x80, rest @ ..] => {
+                self.0 = rest;
+                Ok(u64::from(*first))
+            }
+            _ => self.long_varint(),
         }
+    }
+
+    #[cold]
+    fn long_varint(&mut self) -> Result<u64, Fault> {
         let mut value = 0u64;
-        for (index, byte) in rest.iter().take(10).enumerate() {
+        for (index, byte) in self.0.iter().take(10).enumerate() {
             let low = u64::from(byte & 0x7f);
             if index == 9 && low > 1 {
-                return Err(fault("a number of more than 64 bits"));
+                return self.fault("a number of more than 64 bits");
             }
             value |= low << (7 * index);
             if *byte < 0x80 {
-                self.at += index + 1;
+                self.0 = &self.0[index + 1..];
                 return Ok(value);
             }
         }
-        Err(fault(if rest.len() < 10 { "the message ends within a number" } else { "a number of more than 64 bits" }))
+        self.fault(if self.0.len() < 10 { "the message ends within a number" } else { "a number of more than 64 bits" })
     }
 
+    #[inline]
     fn take<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        let taken = self.bytes[self.at..].first_chunk::<N>().copied();
-        let taken = taken.ok_or(Fault { what: "the message ends within a number", at: self.base + self.at })?;
-        self.at += N;
-        Ok(taken)
+        let Some((taken, rest)) = self.0.split_first_chunk::<N>() else {
+            return self.fault("the message ends within a number");
+        };
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    #[cold]
+    fn fault<T>(self, what: &'static str) -> Result<T, Fault> {
+        let range = self.0.as_ptr_range();
+        Err(Fault { what, left: self.0.len(), end: range.end as usize })
     }
 }
 
@@ -158,15 +191,36 @@ mod tests {
             (b"\xff\xff\xff\xff\xff\x01\x00", "field number is too large", 0),
         ] {
             let fault = read(bytes).unwrap_err();
-            assert!(fault.what.contains(what) && fault.at == at, "{bytes:?}: {fault:?}");
+            assert!(fault.what.contains(what) && fault.offset(bytes) == at, "{bytes:?}: {fault:?}");
         }
     }
 
     #[test]
     fn a_nested_fault_counts_from_the_start_of_the_body() {
-        let mut outer = Message::of(b"\x0a\x02\x08\x80");
-        let Ok(Some((1, Value::Bytes(mut inner)))) = outer.next() else { panic!("no message") };
-        assert_eq!(inner.next().unwrap_err().at, 3);
+        let body = b"\x0a\x02\x08\x80";
+        let Ok(Some((1, Value::Bytes(mut inner)))) = Message::of(body).next() else { panic!("no message") };
+        assert_eq!(inner.next().unwrap_err().offset(body), 3);
+    }
+
+    /// Scenario: pairs as encoders write them, and pairs that only look like one: longer, in another order, with more behind.
+    #[test]
+    fn only_plain_pairs_are_taken_for_one() {
+        let pair = |bytes: &'static [u8]| Message::of(bytes).plain_pair().map(|(key, text)| (key.0, text.0));
+        assert_eq!(pair(b"\x0a\x01k\x12\x04\x0a\x02vv"), Some((&b"k"[..], &b"vv"[..])));
+        assert_eq!(pair(b"\x0a\x00\x12\x02\x0a\x00"), Some((&b""[..], &b""[..])));
+        for other in [
+            &b""[..],
+            b"\x0a\x01k",
+            b"\x12\x04\x0a\x02vv\x0a\x01k",
+            b"\x0a\x01k\x12\x02\x18\x05",
+            b"\x0a\x01k\x12\x04\x0a\x02vv\x1a\x00",
+            b"\x0a\x01k\x12\x06\x0a\x02vv\x0a\x00",
+            b"\x0a\x01k\x12\x04\x0a\x02v",
+        ] {
+            assert_eq!(pair(other), None, "{other:?}");
+        }
+        let long = [&[0x0a, 1, b'k', 0x12, 0x82, 1, 0x0a, 0x80][..], &[b'v'; 200]].concat();
+        assert!(Message::of(&long).plain_pair().is_none());
     }
 
     proptest::proptest! {
