@@ -314,9 +314,7 @@ proptest! {
 
 /// Rows of two sites with a cumulative histogram and its increase, marked as the catalog marks them.
 fn session() -> SessionContext {
-    let context = SessionContext::new();
-    context.register_udaf(udaf());
-    udfs().into_iter().for_each(|function| context.register_udf(function));
+    let context = crate::session::planning_context();
     let increases = column(&[
         Some(of(&[0.1, 1.0], &[5, 5, 0])),
         Some(of(&[0.1, 1.0], &[0, 10, 0])),
