@@ -22,8 +22,8 @@ const FIXED: &[(&str, &str)] = &[
     ("enable.auto.commit", "the processor reports what it has committed"),
     ("auto.commit.enable", "the processor reports what it has committed"),
     ("enable.auto.offset.store", "the processor reports what it has committed"),
-    ("partition.assignment.strategy", "partitions move one by one while the others go on"),
-    ("group.protocol", "partitions move one by one while the others go on"),
+    ("partition.assignment.strategy", "partitions move one by one, the others stay where they are"),
+    ("group.protocol", "partitions move one by one, the others stay where they are"),
 ];
 
 /// For producer and consumer.

@@ -3,7 +3,8 @@
 //! librdkafka is told of a partition only when it is sought: [`Event::Assigned`] is answered with nothing, and
 //! `seek` adds the partition with its offset to what is fetched. So nothing is fetched from a place nobody chose (B3), and
 //! committed offsets are never read. A revocation is answered by `released`, when the shards have committed (B4); until then
-//! librdkafka waits, and keeps the membership alive by itself.
+//! librdkafka keeps the membership alive by itself, and fetches nothing, also not of the partitions that stay: the other shards
+//! keep their state, and go on where they were a commit later.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
