@@ -4,22 +4,18 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
-use airan_model::message::Rows;
 use airan_model::reject::Reason;
 use airan_model::settings::Secret;
 use airan_model::time::Clock;
-use bytes::Bytes;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use tokio::sync::{Mutex, MutexGuard};
 
+use super::testing::{TURN, WAIT, assigned, message, out_of_range, read_until, rows};
 use super::*;
-use crate::{Event, Received};
-
-const WAIT: Duration = Duration::from_secs(60);
-const TURN: Duration = Duration::from_millis(50);
+use crate::Event;
 
 /// One test at a time: one of them restarts the broker.
 static BROKER: Mutex<()> = Mutex::const_new(());
@@ -53,38 +49,6 @@ async fn make(brokers: &str, topic: &str, partitions: i32, config: &[(&str, &str
     let options = AdminOptions::new().operation_timeout(Some(WAIT));
     let made = admin(brokers).create_topics([&wanted], &options).await.unwrap();
     assert!(made.iter().all(Result::is_ok), "{made:?}");
-}
-
-fn rows(number: u64) -> Message {
-    let payload = Bytes::from(number.to_be_bytes().to_vec());
-    Message::Rows(Rows { stream: Arc::from("host"), schema: number, rows: 1, payload })
-}
-
-async fn wanted<T>(consumer: &mut dyn Consumer, what: &str, mut of: impl FnMut(Event) -> Option<T>) -> T {
-    let deadline = Instant::now() + WAIT;
-    loop {
-        if let Some(found) = of(consumer.next(TURN).await.unwrap()) {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within {WAIT:?}: {what}");
-    }
-}
-
-async fn message(consumer: &mut dyn Consumer) -> Received {
-    wanted(consumer, "a message", |event| match event {
-        Event::Message(received) => Some(received),
-        Event::OutOfRange { .. } => panic!("{event:?}"),
-        _ => None,
-    })
-    .await
-}
-
-async fn assigned(consumer: &mut dyn Consumer) -> Vec<i32> {
-    wanted(consumer, "an assignment", |event| match event {
-        Event::Assigned(partitions) => Some(partitions),
-        _ => None,
-    })
-    .await
 }
 
 /// Scenario: no topics; then the same settings again; then another partition count.
@@ -153,7 +117,7 @@ async fn kafka_messages_come_back_with_the_brokers_time() {
     let bus = KafkaBus::open(&settings).await.unwrap();
     let before = Clock::system().now();
     for n in 0..50 {
-        assert_eq!(bus.send(1, rows(n)).await.unwrap(), n as i64);
+        assert_eq!(bus.send(1, rows(n, 8)).await.unwrap(), n as i64);
     }
     let after = Clock::system().now();
     let mut consumer = bus.consumer().await.unwrap();
@@ -166,7 +130,7 @@ async fn kafka_messages_come_back_with_the_brokers_time() {
         assert!(received.append_time >= last && received.append_time <= after, "{received:?}");
         last = received.append_time;
         let Message::Rows(rows) = received.message else { panic!("rows") };
-        assert_eq!((rows.schema, &rows.payload[..]), (offset as u64, &(offset as u64).to_be_bytes()[..]));
+        assert_eq!((rows.schema, &rows.payload[..]), (offset as u64, &[offset as u8; 8][..]));
     }
     consumer.report(1, 50);
     consumer.close().await;
@@ -212,7 +176,7 @@ async fn kafka_a_deleted_range_is_named() {
     let settings = settings(&brokers, "deleted", 1);
     let bus = KafkaBus::open(&settings).await.unwrap();
     for n in 0..10 {
-        bus.send(0, rows(n)).await.unwrap();
+        bus.send(0, rows(n, 8)).await.unwrap();
     }
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&settings.topic, 0, Offset::Offset(6)).unwrap();
@@ -220,13 +184,7 @@ async fn kafka_a_deleted_range_is_named() {
     let mut consumer = bus.consumer().await.unwrap();
     assigned(&mut *consumer).await;
     consumer.seek(0, 2).unwrap();
-    let lost = wanted(&mut *consumer, "the lost range", |event| match event {
-        Event::OutOfRange { partition, wanted, first, next } => Some((partition, wanted, first, next)),
-        Event::Message(received) => panic!("{received:?}"),
-        _ => None,
-    })
-    .await;
-    assert_eq!(lost, (0, 2, 6, 10));
+    assert_eq!(out_of_range(&mut *consumer).await, (0, 2, 6, 10));
     consumer.seek(0, 6).unwrap();
     assert_eq!(message(&mut *consumer).await.offset, 6);
     consumer.close().await;
@@ -286,7 +244,7 @@ async fn kafka_a_restarted_broker_is_waited_for() {
     let mut consumer = bus.consumer().await.unwrap();
     assigned(&mut *consumer).await;
     consumer.seek(0, 0).unwrap();
-    bus.send(0, rows(0)).await.unwrap();
+    bus.send(0, rows(0, 8)).await.unwrap();
     assert_eq!(message(&mut *consumer).await.offset, 0);
 
     run("stop");
@@ -301,7 +259,7 @@ async fn kafka_a_restarted_broker_is_waited_for() {
     });
     let mut sent = 1;
     let refused = loop {
-        match tokio::time::timeout(Duration::from_secs(5), bus.send(0, rows(sent))).await {
+        match tokio::time::timeout(Duration::from_secs(5), bus.send(0, rows(sent, 8))).await {
             Ok(Ok(offset)) => panic!("offset {offset} without a broker"),
             Ok(Err(error)) if matches!(error, SendError::Unavailable { .. }) => break error,
             _ => sent += 1,
@@ -315,31 +273,13 @@ async fn kafka_a_restarted_broker_is_waited_for() {
     let acknowledged = 1_000;
     let offset = loop {
         assert!(Instant::now() < deadline, "nothing is taken after the start");
-        match bus.send(0, rows(acknowledged)).await {
+        match bus.send(0, rows(acknowledged, 8)).await {
             Ok(offset) => break offset,
             Err(_) => tokio::time::sleep(TURN).await,
         }
     };
     assert!(bus.ready().await.is_ok());
     opening.await.unwrap().unwrap();
-    // Membership may be lost meanwhile: then the partition is given up, comes back, and is read on from where it was.
-    let (mut last, deadline) = (0, Instant::now() + WAIT);
-    while last < offset {
-        assert!(Instant::now() < deadline, "offset {offset} does not come, the last was {last}");
-        match consumer.next(TURN).await.unwrap() {
-            Event::Message(received) => {
-                assert!(received.offset > last, "{} after {last}", received.offset);
-                last = received.offset;
-                let Message::Rows(rows) = received.message else { panic!("rows") };
-                assert!(last < offset || rows.schema == acknowledged, "{last} {}", rows.schema);
-            }
-            Event::Revoked(partitions) => consumer.released(&partitions),
-            Event::Assigned(partitions) => {
-                partitions.into_iter().for_each(|partition| consumer.seek(partition, last + 1).unwrap())
-            }
-            Event::Idle | Event::Down { .. } => {}
-            lost @ Event::OutOfRange { .. } => panic!("{lost:?}"),
-        }
-    }
+    assert_eq!(read_until(&mut *consumer, 0, offset).await[&offset], acknowledged);
     consumer.close().await;
 }

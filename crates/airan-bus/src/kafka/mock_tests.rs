@@ -4,19 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use airan_model::message::Rows;
 use airan_model::settings::Secret;
-use bytes::Bytes;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
+use super::testing::{TURN, WAIT, assigned, message, out_of_range, read_until, rows, wanted};
 use super::*;
-use crate::{Event, Received};
+use crate::Event;
 
 const TOPIC: &str = "airan.telemetry";
-const WAIT: Duration = Duration::from_secs(30);
-/// How long a consumer is asked before the next one is.
-const TURN: Duration = Duration::from_millis(50);
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
@@ -36,50 +32,6 @@ fn bus(cluster: &Cluster, partitions: u16, properties: &[(&str, &str)]) -> Kafka
     let settings =
         KafkaSettings { brokers: cluster.bootstrap_servers(), topic: TOPIC.to_owned(), partitions, properties };
     KafkaBus::connect(&settings).unwrap()
-}
-
-fn rows(number: u64, size: usize) -> Message {
-    let payload = Bytes::from(vec![number as u8; size]);
-    Message::Rows(Rows { stream: Arc::from("host"), schema: number, rows: 3, payload })
-}
-
-/// The next event of a kind, within [`WAIT`]; what is not wanted is passed over.
-async fn wanted<T>(consumer: &mut dyn Consumer, what: &str, mut of: impl FnMut(Event) -> Option<T>) -> T {
-    let deadline = Instant::now() + WAIT;
-    loop {
-        if let Some(found) = of(consumer.next(TURN).await.unwrap()) {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within {WAIT:?}: {what}");
-    }
-}
-
-async fn message(consumer: &mut dyn Consumer) -> Received {
-    wanted(consumer, "a message", |event| match event {
-        Event::Message(received) => Some(received),
-        Event::OutOfRange { .. } => panic!("{event:?}"),
-        _ => None,
-    })
-    .await
-}
-
-async fn assigned(consumer: &mut dyn Consumer) -> Vec<i32> {
-    wanted(consumer, "an assignment", |event| match event {
-        Event::Assigned(mut partitions) => {
-            partitions.sort_unstable();
-            Some(partitions)
-        }
-        _ => None,
-    })
-    .await
-}
-
-async fn out_of_range(consumer: &mut dyn Consumer) -> (i32, i64, i64, i64) {
-    wanted(consumer, "a lost range", |event| match event {
-        Event::OutOfRange { partition, wanted, first, next } => Some((partition, wanted, first, next)),
-        _ => None,
-    })
-    .await
 }
 
 /// Scenario: rows and a tick to two partitions, read back from the middle of one and the start of the other.
@@ -288,13 +240,7 @@ async fn kafka_mock_a_broker_that_goes_away_is_told_and_waited_for() {
         consumer.next(TURN).await.unwrap();
     }
     let sent = bus.send(0, rows(2, 10)).await.unwrap();
-    let mut offsets = BTreeMap::new();
-    while offsets.get(&sent).is_none() {
-        let received = message(&mut *consumer).await;
-        let Message::Rows(rows) = received.message else { panic!("rows") };
-        offsets.insert(received.offset, rows.schema);
-    }
-    assert_eq!(offsets[&sent], 2);
+    assert_eq!(read_until(&mut *consumer, 0, sent).await[&sent], 2);
     consumer.close().await;
 }
 

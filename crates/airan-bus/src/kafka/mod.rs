@@ -215,6 +215,9 @@ impl Bus for KafkaBus {
 }
 
 #[cfg(test)]
+mod testing;
+
+#[cfg(test)]
 #[path = "mock_tests.rs"]
 mod mock_tests;
 

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 pub(super) const REPLICATION: i32 = 3;
 /// How long a topic of telemetry keeps messages, where we make it: time to mend a processor over a long week-end.
 const RETENTION_MS: i64 = 7 * 24 * 3_600_000;
+/// How long records of what was refused are kept, where we make their topic: they are few, and asked for late.
+const REJECTED_RETENTION_MS: i64 = 14 * 24 * 3_600_000;
 /// Less than a day is a warning, for that is how long an outage may last unseen.
 const RETENTION_LOW_MS: i64 = 24 * 3_600_000;
 
@@ -56,10 +58,11 @@ impl Use {
 
     /// The configuration of a new topic with `replication` copies.
     pub fn new_config(self, replication: i32) -> Vec<(&'static str, String)> {
+        let retention = if self == Use::Rejected { REJECTED_RETENTION_MS } else { RETENTION_MS };
         let mut config = vec![
             ("message.timestamp.type", "LogAppendTime".to_owned()),
             ("cleanup.policy", "delete".to_owned()),
-            ("retention.ms", RETENTION_MS.to_string()),
+            ("retention.ms", retention.to_string()),
             ("min.insync.replicas", safe_insync(replication).to_string()),
         ];
         if let Use::Telemetry { message_max, .. } = self {
