@@ -124,10 +124,10 @@ start() {
     # In a session of its own, so that Ctrl-C on the caller does not reach it.
     setsid nohup java "-Xmx$heap" "-Xms$heap" -XX:+UseSerialGC -Dlog4j2.configurationFile="file:$dir/log4j2.properties" \
         -cp "$libs/*" kafka.Kafka "$dir/server.properties" </dev/null >>"$log_file" 2>&1 &
-    printf '%s\n' $! >"$pid_file"
-    local deadline=$((SECONDS + start_seconds))
+    local pid=$! deadline=$((SECONDS + start_seconds))
+    printf '%s\n' "$pid" >"$pid_file"
     until listens; do
-        running >/dev/null || { tail -n 20 "$log_file" >&2; fail "Kafka ended while it started, see $log_file"; }
+        kill -0 "$pid" 2>/dev/null || { tail -n 20 "$log_file" >&2; fail "Kafka ended while it started, see $log_file"; }
         [ "$SECONDS" -lt "$deadline" ] || { tail -n 20 "$log_file" >&2; fail "Kafka does not listen after ${start_seconds}s"; }
         sleep 0.2
     done

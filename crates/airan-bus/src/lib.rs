@@ -14,7 +14,7 @@
 //! - **B5** the partition count of a topic never changes.
 //!
 //! [`open`] makes a bus from its settings. Which one it is, nobody above needs to know: [`Bus`] and [`Consumer`] are traits
-//! because two implementations exist, [`local`] and [`kafka`].
+//! because two implementations exist, in `local` and `kafka`.
 
 mod bus;
 mod counts;

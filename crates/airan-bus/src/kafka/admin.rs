@@ -6,10 +6,11 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
-use rdkafka::producer::{FutureProducer, Producer};
+use rdkafka::producer::Producer as _;
 
 use super::config::{Config, explain};
 use super::link::{Link, LinkContext};
+use super::producer::Producer;
 use super::topics::{Found, REPLICATION, Use, judge};
 use crate::OpenError;
 
@@ -35,12 +36,12 @@ impl From<KafkaError> for Fault {
 pub(super) struct Admin {
     client: AdminClient<LinkContext>,
     // Asks for metadata: its client tells the link what goes wrong.
-    producer: FutureProducer<LinkContext>,
+    producer: Producer,
     link: Arc<Link>,
 }
 
 impl Admin {
-    pub fn new(config: &Config, producer: FutureProducer<LinkContext>, link: Arc<Link>) -> Result<Admin, OpenError> {
+    pub fn new(config: &Config, producer: Producer, link: Arc<Link>) -> Result<Admin, OpenError> {
         let context = LinkContext(Arc::clone(&link));
         let client = config.producer.create_with_context(context).map_err(explain)?;
         Ok(Admin { client, producer, link })

@@ -35,8 +35,10 @@ const COMMON: &[(&str, &str)] = &[
 ];
 
 const PRODUCER: &[(&str, &str)] = &[
-    // Messages are Arrow IPC with LZ4 buffers: little is left to gain, and lz4 costs the broker and us least for it.
-    ("compression.type", "lz4"),
+    // Payloads are Arrow IPC with LZ4 buffers: lz4 over them saves 3 % of the bytes, zstd 40 % at level 1 and 43 % at level 3.
+    // Of CPU, level 1 costs no more than the copying it saves, level 3 twice as much (1,488 messages of 3,000 rows, 10 columns).
+    ("compression.type", "zstd"),
+    ("compression.level", "1"),
     // The gateway has gathered already.
     ("linger.ms", "0"),
     // Bounds the memory for messages that wait for a broker: twice what the gateway lets wait.
@@ -120,8 +122,15 @@ fn layered(common: &ClientConfig, settings: &KafkaSettings, defaults: &[&[(&str,
     for (name, value) in defaults.iter().flat_map(|layer| layer.iter()) {
         config.set(*name, *value);
     }
-    // librdkafka knows some properties by two names; ours must not stand beside the user's.
-    for (name, other) in [("compression.type", "compression.codec"), ("linger.ms", "queue.buffering.max.ms")] {
+    // librdkafka knows some properties by two names, and a level means something else for each codec: ours must not stand
+    // beside the user's.
+    for (name, other) in [
+        ("compression.type", "compression.codec"),
+        ("compression.level", "compression.codec"),
+        ("compression.level", "compression.type"),
+        ("linger.ms", "queue.buffering.max.ms"),
+        ("delivery.timeout.ms", "message.timeout.ms"),
+    ] {
         if settings.properties.contains_key(other) {
             config.remove(name);
         }
@@ -207,7 +216,7 @@ mod tests {
             ("message.max.bytes", "2000000"),
         ]))
         .unwrap();
-        assert_eq!(config.producer.get("compression.type"), None);
+        assert_eq!((config.producer.get("compression.type"), config.producer.get("compression.level")), (None, None));
         assert_eq!(config.producer.get("compression.codec"), Some("zstd"));
         assert_eq!(config.producer.get("linger.ms"), Some("7"));
         assert_eq!(config.consumer.get("group.instance.id"), Some("p-1"));

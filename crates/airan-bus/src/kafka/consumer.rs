@@ -91,6 +91,8 @@ impl ConsumerContext for Notes {
         let partitions: Vec<i32> = list.elements_for_topic(&self.topic).iter().map(|of| of.partition()).collect();
         let mut notes = self.inbox.notes();
         let is_assignment = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        // What asks for nothing is answered at once, and nobody is told.
+        let is_empty = partitions.is_empty();
         let answer = match (is_assignment, notes.is_leaving) {
             // Accepted as they are; what is fetched of them is decided by `seek`.
             (true, _) => consumer.incremental_assign(&TopicPartitionList::new()),
@@ -98,6 +100,7 @@ impl ConsumerContext for Notes {
                 let fetched = std::mem::take(&mut notes.fetched);
                 consumer.incremental_unassign(&list_of(&self.topic, fetched))
             }
+            (false, false) if is_empty => consumer.incremental_unassign(&TopicPartitionList::new()),
             (false, false) => Ok(()),
         };
         if let Err(error) = answer {
@@ -107,7 +110,7 @@ impl ConsumerContext for Notes {
         if lost {
             tracing::warn!(?partitions, "membership was lost: the group gave the partitions away");
         }
-        if !notes.is_leaving {
+        if !notes.is_leaving && !is_empty {
             notes.events.push_back(match is_assignment {
                 true => Event::Assigned(partitions),
                 false => Event::Revoked(partitions),

@@ -17,6 +17,7 @@ mod link;
 mod producer;
 mod topics;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use self::admin::{Admin, Fault};
 use self::config::Config;
 use self::consumer::KafkaConsumer;
 use self::link::Link;
-use self::producer::Sending;
+use self::producer::{Producer, Sending};
 use self::topics::Use;
 use crate::counts::{Counters, Waiting};
 use crate::{Bus, ConsumeError, Consumer, Counts, KafkaSettings, OpenError, SendError};
@@ -99,26 +100,29 @@ impl KafkaBus {
     }
 }
 
-/// Tries until it works or cannot work. Says so when it begins to wait, when the reason changes, and at the end.
+/// Different reasons for waiting that are said; brokers that fail in turns would fill a log otherwise.
+const REASONS_SAID: usize = 8;
+
+/// Tries until it works or cannot work. Says each new reason for waiting, and the end.
 async fn until_there<F>(brokers: &str, mut attempt: impl FnMut() -> F) -> Result<(), OpenError>
 where
     F: Future<Output = Result<(), Fault>>,
 {
     let (mut wait, longest) = RETRY;
-    let mut said: Option<String> = None;
+    let mut said = BTreeSet::new();
     loop {
         match attempt().await {
             Ok(()) => {
-                if said.is_some() {
+                if !said.is_empty() {
                     tracing::info!(brokers, "Kafka answers");
                 }
                 return Ok(());
             }
             Err(Fault::Final(error)) => return Err(error),
             Err(Fault::Away(reason)) => {
-                if said.as_ref() != Some(&reason) {
+                if said.len() < REASONS_SAID && !said.contains(&reason) {
                     tracing::warn!(brokers, reason, "waiting for Kafka");
-                    said = Some(reason);
+                    said.insert(reason);
                 }
             }
         }
@@ -128,16 +132,20 @@ where
 }
 
 impl Shared {
-    /// Whether the brokers answer.
-    async fn ask(&self) -> Result<(), String> {
+    /// Asks the brokers something, on a thread that may wait for them.
+    async fn ask<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&Producer, &str) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
         let (producer, topic) = (self.sending.producer(), self.topic.clone());
-        let asking = tokio::task::spawn_blocking(move || producer::leaders(&producer, &topic, PATIENCE));
-        asking.await.map_err(|error| error.to_string())?
+        tokio::task::spawn_blocking(move || what(&producer, &topic)).await.map_err(|error| error.to_string())?
     }
 
-    /// The same, for as long as there is a bus.
+    /// Whether any broker answers, for as long as there is a bus.
     async fn ask_if_any(shared: Weak<Shared>) -> Option<Result<(), String>> {
-        Some(shared.upgrade()?.ask().await)
+        let shared = shared.upgrade()?;
+        let asked = shared.ask(|producer, topic| producer::reach(producer, topic, PATIENCE).map(|_leaders| ()));
+        Some(asked.await)
     }
 
     /// First and next offset of a partition.
@@ -146,10 +154,8 @@ impl Shared {
         if !(0..partitions).contains(&partition) {
             return Err(ConsumeError::NoPartition { partition, partitions });
         }
-        let (producer, topic) = (self.sending.producer(), self.topic.clone());
-        let asking = tokio::task::spawn_blocking(move || producer::watermarks(&producer, &topic, partition, PATIENCE));
-        let answer = asking.await.map_err(|error| error.to_string()).and_then(|answer| answer);
-        answer.map_err(|reason| ConsumeError::Unavailable { reason })
+        let asked = self.ask(move |producer, topic| producer::watermarks(producer, topic, partition, PATIENCE));
+        asked.await.map_err(|reason| ConsumeError::Unavailable { reason })
     }
 }
 
@@ -204,7 +210,8 @@ impl Bus for KafkaBus {
             return Ok(());
         }
         *ready = None;
-        self.shared.ask().await.map_err(|reason| format!("Kafka is away: {reason}"))?;
+        let asked = self.shared.ask(|producer, topic| producer::reach(producer, topic, PATIENCE));
+        asked.await.map_err(|reason| format!("Kafka is away: {reason}"))??;
         *ready = Some(Instant::now());
         Ok(())
     }

@@ -5,18 +5,21 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 
 use super::config::{Config, explain};
 use super::link::{Link, LinkContext};
 use crate::{OpenError, SendError};
+
+/// librdkafka's producer.
+pub(super) type Producer = FutureProducer<LinkContext>;
 
 /// The producer in use.
 pub(super) struct Sending {
     config: Config,
     link: Arc<Link>,
     // Replaced when librdkafka says that it can no longer keep its promise of neither repeating nor reordering.
-    producer: RwLock<FutureProducer<LinkContext>>,
+    producer: RwLock<Producer>,
 }
 
 impl Sending {
@@ -26,7 +29,7 @@ impl Sending {
     }
 
     /// A handle on the producer in use.
-    pub fn producer(&self) -> FutureProducer<LinkContext> {
+    pub fn producer(&self) -> Producer {
         self.producer.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -59,7 +62,7 @@ impl Sending {
     }
 
     /// Puts a new producer in the place of one that met a fatal error. Messages of the old one end as unknown.
-    fn renew_if_broken(&self, broken: &FutureProducer<LinkContext>) {
+    fn renew_if_broken(&self, broken: &Producer) {
         let Some((code, reason)) = broken.client().fatal_error() else { return };
         let mut producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
         if producer.client().fatal_error().is_none() {
@@ -104,23 +107,23 @@ fn failure(error: &KafkaError, bytes: usize, limit: u32) -> SendError {
     }
 }
 
-/// Asks whether every partition of a topic has a leader. Blocks.
-pub(super) fn leaders(producer: &FutureProducer<LinkContext>, topic: &str, patience: Duration) -> Result<(), String> {
+/// Asks the brokers for a topic: an outer error if none answers, an inner one if not every partition can be written. Blocks.
+pub(super) fn reach(producer: &Producer, topic: &str, patience: Duration) -> Result<Result<(), String>, String> {
     let metadata = producer.client().fetch_metadata(Some(topic), patience).map_err(|error| short(&error))?;
-    let found = metadata.topics().first().ok_or_else(|| format!("no topic `{topic}`"))?;
+    let Some(found) = metadata.topics().first() else { return Ok(Err(format!("no topic `{topic}`"))) };
     if let Some(error) = found.error() {
-        return Err(format!("topic `{topic}`: {}", RDKafkaErrorCode::from(error)));
+        return Ok(Err(format!("topic `{topic}`: {}", RDKafkaErrorCode::from(error))));
     }
     let without = found.partitions().iter().filter(|partition| partition.leader() < 0).count();
-    match without {
+    Ok(match without {
         0 => Ok(()),
         without => Err(format!("{without} partitions of topic `{topic}` have no leader")),
-    }
+    })
 }
 
 /// First and next offset of a partition. Blocks.
 pub(super) fn watermarks(
-    producer: &FutureProducer<LinkContext>,
+    producer: &Producer,
     topic: &str,
     partition: i32,
     patience: Duration,
