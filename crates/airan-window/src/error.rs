@@ -101,10 +101,14 @@ pub enum Refusal {
     )]
     NoWindow(String),
     /// A group over sites is split over partitions, none of which has all of it.
-    #[error("rows of `{0}` are not grouped by `site`: a partition holds some sites only; roll up over sites in the lake")]
+    #[error(
+        "rows of `{0}` are not grouped by `site`: a partition holds some sites only; roll up over sites in the lake"
+    )]
     NoSite(String),
     /// Raw rows cannot be kept until their partners come.
-    #[error("rows of `{0}` are joined before they are aggregated: aggregate each stream by window and site, then join the results")]
+    #[error(
+        "rows of `{0}` are joined before they are aggregated: aggregate each stream by window and site, then join the results"
+    )]
     JoinOfStreams(String),
     /// Some other step between a stream and its first aggregate.
     #[error("{step} over rows of `{stream}`: only WHERE and expressions may stand between a stream and its window")]
@@ -115,7 +119,9 @@ pub enum Refusal {
         stream: String,
     },
     /// A closed window is a set of rows; an order over all windows never ends.
-    #[error("{0} in a pipeline: windows close one by one, so there is no whole to put in order; do it where the lake is queried")]
+    #[error(
+        "{0} in a pipeline: windows close one by one, so there is no whole to put in order; do it where the lake is queried"
+    )]
     Ordered(&'static str),
     /// Subqueries in expressions.
     #[error("a subquery in an expression: write it as a WITH over windows and join it")]
@@ -152,7 +158,9 @@ pub enum Refusal {
     #[error("windows are cut by event time: the first argument of tumble must be the column `ts` of the stream")]
     NotEventTime,
     /// A join over window edges.
-    #[error("a join must compare both the windows and the sites of its two sides with `=`: each window is joined when it closes")]
+    #[error(
+        "a join must compare both the windows and the sites of its two sides with `=`: each window is joined when it closes"
+    )]
     JoinOverWindows,
     /// A second aggregation over window edges.
     #[error("{0} over closed windows must keep the window and the site: each window is finished on its own")]

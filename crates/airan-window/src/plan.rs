@@ -50,15 +50,16 @@ impl PipelinePlan {
         let syntax = Syntax::read(sql, &context.state())?;
         let schemas = register_streams(&context, &syntax, schema_of)?;
         let state = context.state();
-        let logical = state.statement_to_plan(syntax.statement.clone()).await.map_err(|error| refused(error, &schemas))?;
+        let logical =
+            state.statement_to_plan(syntax.statement.clone()).await.map_err(|error| refused(error, &schemas))?;
         let analyzed = state.analyzer().execute_and_check(logical, state.config_options(), |_, _| {});
         let analyzed = analyzed.map_err(|error| refused(error, &schemas))?;
         let split = split(&analyzed, &syntax)?;
         let lineages = lineage::columns(&split.rest, &split.lineages);
         let output = Output::new(split.rest.schema(), &lineages);
         let output = output.map_err(|refusal| PlanError::at(Some(syntax.start), refusal))?;
-        let (streams, sources) = plan_sources(&split, &state).await?;
-        let rest = plan_rest(&split.rest, &state).await?;
+        let (streams, sources) = plan_sources(&split, &state).await.map_err(|error| refused(error, &schemas))?;
+        let rest = plan_rest(&split.rest, &state).await.map_err(|error| refused(error, &schemas))?;
         let (name, width, engine) = (name.to_owned(), split.width, Engine::new());
         Ok(Arc::new(PipelinePlan { name, streams, width, engine, sources, rest, output }))
     }
@@ -98,7 +99,11 @@ impl PipelinePlan {
 impl fmt::Debug for PipelinePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = &mut f.debug_struct("PipelinePlan");
-        shown.field("name", &self.name).field("streams", &self.streams).field("width", &self.width).finish_non_exhaustive()
+        shown
+            .field("name", &self.name)
+            .field("streams", &self.streams)
+            .field("width", &self.width)
+            .finish_non_exhaustive()
     }
 }
 

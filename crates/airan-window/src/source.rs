@@ -58,6 +58,7 @@ impl Source {
         let Some(aggregate) = partial.downcast_ref::<AggregateExec>() else {
             return internal_err!("a partial aggregate turned into {}", partial.name());
         };
+        check_types(aggregate)?;
         let over_state = |mode: AggregateMode| -> Result<Arc<dyn ExecutionPlan>> {
             Ok(Arc::new(AggregateExec::try_new(
                 mode,
@@ -80,9 +81,21 @@ impl Source {
     }
 }
 
+/// Some aggregates find out only when they begin to work that they do not know a type. They begin here, for a moment.
+fn check_types(aggregate: &AggregateExec) -> Result<()> {
+    for function in aggregate.aggr_expr() {
+        match function.groups_accumulator_supported() {
+            true => drop(function.create_groups_accumulator()?),
+            false => drop(function.create_accumulator()?),
+        }
+    }
+    Ok(())
+}
+
 /// The aggregate with filters pushed down and unused columns left out, still the root and with its groups as they were.
 fn optimized(found: &Found, state: &SessionState) -> Result<LogicalPlan> {
-    let names = |plan: &LogicalPlan| plan.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+    let names =
+        |plan: &LogicalPlan| plan.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
     let original = LogicalPlan::Aggregate(found.aggregate.clone());
     for with_common_parts in [true, false] {
         let plan = session::aggregate_rules(with_common_parts).optimize(original.clone(), state, |_, _| {})?;

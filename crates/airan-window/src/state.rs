@@ -44,6 +44,12 @@ impl GroupState {
         self.bytes
     }
 
+    /// Rows of state: at least one for each group.
+    #[cfg(test)]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Whether there is no state at all.
     pub fn is_empty(&self) -> bool {
         self.rows == 0
@@ -76,7 +82,11 @@ impl GroupState {
 /// Memory of a batch; buffers that several slices share are counted by what each uses of them.
 pub(crate) fn bytes_of(batch: &RecordBatch) -> usize {
     let columns = batch.columns().iter();
-    columns.map(|column| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size()) + ARRAY_BYTES).sum()
+    columns
+        .map(|column| {
+            column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size()) + ARRAY_BYTES
+        })
+        .sum()
 }
 
 /// State batches by window, from one over several. `window` is the column with the window's start.
