@@ -77,9 +77,11 @@ pub(crate) fn columns(plan: &LogicalPlan, closed: &[Vec<Lineage>]) -> Vec<Lineag
             }
         },
         LogicalPlan::Union(union) => {
-            let merged = union.inputs.iter().map(|input| columns(input, closed)).reduce(|one, other| {
-                one.into_iter().zip(other).map(|(one, other)| one.or(other)).collect()
-            });
+            let merged = union
+                .inputs
+                .iter()
+                .map(|input| columns(input, closed))
+                .reduce(|one, other| one.into_iter().zip(other).map(|(one, other)| one.or(other)).collect());
             merged.unwrap_or_else(values)
         }
         _ => values(),

@@ -64,7 +64,11 @@ impl Output {
             let ty = stored_type(field.data_type());
             fields.push(Field::new(name, ty, true).with_metadata(field.metadata().clone()));
         }
-        if !lineages.iter().zip(columns.fields()).any(|(of, field)| *of == Lineage::Site && field.name() == schema::SITE) {
+        if !lineages
+            .iter()
+            .zip(columns.fields())
+            .any(|(of, field)| *of == Lineage::Site && field.name() == schema::SITE)
+        {
             return Err(Refusal::NoSiteInResult);
         }
         fields.push(Field::new(REVISION, DataType::Int64, false));
@@ -83,7 +87,8 @@ impl Output {
         };
         let mut columns = vec![time(window.start), time(window.end)];
         for (index, field) in self.taken.iter().zip(self.schema.fields().iter().skip(columns.len())) {
-            let parts: Vec<&dyn arrow::array::Array> = batches.iter().map(|batch| batch.column(*index).as_ref()).collect();
+            let parts: Vec<&dyn arrow::array::Array> =
+                batches.iter().map(|batch| batch.column(*index).as_ref()).collect();
             let whole = match parts.as_slice() {
                 [_] => Arc::clone(batches[0].column(*index)),
                 parts => concat(parts)?,
@@ -121,14 +126,16 @@ mod tests {
 
     #[test]
     fn names_are_those_that_need_no_quotes() {
-        for (name, is_good) in [("p99_seconds", true), ("avg(x.y)", false), ("Site", false), ("9x", false), ("", false)] {
+        for (name, is_good) in [("p99_seconds", true), ("avg(x.y)", false), ("Site", false), ("9x", false), ("", false)]
+        {
             assert_eq!(is_name(name), is_good, "{name}");
         }
     }
 
     #[test]
     fn a_window_without_rows_has_no_result() {
-        let fields = Schema::new(vec![Field::new("site", DataType::Utf8, true), Field::new("n", DataType::UInt64, true)]);
+        let fields =
+            Schema::new(vec![Field::new("site", DataType::Utf8, true), Field::new("n", DataType::UInt64, true)]);
         let columns = DFSchema::try_from(fields).unwrap();
         let output = Output::new(&columns, &[Lineage::Site, Lineage::Value]).unwrap();
         assert_eq!(output.rows(Window { start: 0, end: 1 }, &[]).unwrap(), None);

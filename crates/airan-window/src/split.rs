@@ -49,7 +49,10 @@ pub(crate) fn split(plan: &LogicalPlan, syntax: &Syntax) -> Result<Split, PlanEr
     let mut cutter = Cutter { syntax, found: Vec::new(), lineages: Vec::new(), width: None };
     let rest = cutter.rewrite(plan)?;
     let Some(width) = cutter.width else {
-        return Err(PlanError::at(Some(syntax.start), Refusal::Unsupported("a SELECT that reads no stream".to_owned())));
+        return Err(PlanError::at(
+            Some(syntax.start),
+            Refusal::Unsupported("a SELECT that reads no stream".to_owned()),
+        ));
     };
     Ok(Split { found: cutter.found, lineages: cutter.lineages, width, rest })
 }
@@ -146,7 +149,8 @@ impl Cutter<'_> {
             }
             LogicalPlan::Distinct(_) => {
                 let columns = lineage::columns(plan, &self.lineages);
-                check_keeps_window(&columns, "DISTINCT").map_err(|refusal| PlanError::at(Some(self.syntax.start), refusal))
+                check_keeps_window(&columns, "DISTINCT")
+                    .map_err(|refusal| PlanError::at(Some(self.syntax.start), refusal))
             }
             _ => Ok(()),
         }
@@ -204,9 +208,8 @@ fn closed_column(index: usize) -> String {
 fn stand_in(source: usize, found: &Found) -> Result<LogicalPlan, DataFusionError> {
     let table = Arc::new(SlotTable { number: source, schema: Arc::clone(&found.closed) });
     let names = found.aggregate.schema.iter().enumerate();
-    let names = names.map(|(index, (relation, field))| {
-        col(closed_column(index)).alias_qualified(relation.cloned(), field.name())
-    });
+    let names = names
+        .map(|(index, (relation, field))| col(closed_column(index)).alias_qualified(relation.cloned(), field.name()));
     LogicalPlanBuilder::scan(closed_table(source), provider_as_source(table), None)?.project(names)?.build()
 }
 

@@ -9,8 +9,8 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::Volatility;
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::{
-    DuplicateTreatment, Expr, Function, FunctionArguments, GroupByExpr, ObjectName, ObjectNamePart, Query, Select, SetExpr,
-    Spanned, Statement as SqlStatement, TableFactor, Visit, Visitor,
+    DuplicateTreatment, Expr, Function, FunctionArguments, GroupByExpr, ObjectName, ObjectNamePart, Query, Select,
+    SetExpr, Spanned, Statement as SqlStatement, TableFactor, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::Span;

@@ -62,7 +62,9 @@ impl ScalarUDFImpl for Tumble {
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         match types {
             [DataType::Timestamp(TimeUnit::Microsecond, _), DataType::Interval(_)] => Ok(schema::timestamp_type()),
-            [time, width] => plan_err!("tumble takes a timestamp in microseconds and an interval, not {time} and {width}"),
+            [time, width] => {
+                plan_err!("tumble takes a timestamp in microseconds and an interval, not {time} and {width}")
+            }
             _ => plan_err!("tumble takes a timestamp and an interval"),
         }
     }
@@ -113,7 +115,13 @@ mod tests {
     #[test]
     fn times_get_the_start_of_their_window() {
         let width = WindowWidth::from_micros(10 * SECOND).unwrap();
-        let times = PrimitiveArray::<TimestampMicrosecondType>::from(vec![Some(0), Some(-1), None, Some(10 * SECOND), Some(9_999_999)]);
+        let times = PrimitiveArray::<TimestampMicrosecondType>::from(vec![
+            Some(0),
+            Some(-1),
+            None,
+            Some(10 * SECOND),
+            Some(9_999_999),
+        ]);
         let found: Vec<Option<i64>> = starts(&times, width).iter().collect();
         assert_eq!(found, [Some(0), Some(-10 * SECOND), None, Some(10 * SECOND), Some(0)]);
     }

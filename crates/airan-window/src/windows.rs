@@ -217,7 +217,9 @@ impl Windows {
                 true => Vec::new(),
                 false => plan.engine.run(&source.finish, vec![state.take()]).await?,
             };
-            let named = merged.into_iter().map(|rows| RecordBatch::try_new(Arc::clone(&source.closed), rows.columns().to_vec()));
+            let named = merged
+                .into_iter()
+                .map(|rows| RecordBatch::try_new(Arc::clone(&source.closed), rows.columns().to_vec()));
             results.push(named.collect::<Result<Vec<_>, _>>()?);
         }
         let result = plan.engine.run(&plan.rest, results).await?;
