@@ -40,6 +40,17 @@ impl BatchId {
     }
 }
 
+/// How `source` begins where a gateway made the identity of the row: the door it came through.
+///
+/// Such a batch belongs to one request and is worth remembering only as long as that request may be repeated. Every other batch
+/// was made by its sender, which numbers rows in it for as long as it runs.
+const GATEWAY_SOURCES: [&str; 5] = ["otlp_grpc/", "otlp_http/", "ndjson/", "arrow/", "agent/"];
+
+/// Whether a row of this `source` has its identity from a gateway and not from its sender.
+pub fn is_gateway_source(source: &str) -> bool {
+    GATEWAY_SOURCES.iter().any(|door| source.starts_with(door))
+}
+
 /// SHA-256 in lower-case hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     use std::fmt::Write;

@@ -19,8 +19,13 @@ pub const SCHEMA: &str = "airan-schema";
 /// Header: number of rows.
 pub const ROWS: &str = "airan-rows";
 
-/// Limits on one message, far above what a gateway gathers into one, so that only a stranger's message meets them.
-pub const MESSAGE_LIMITS: IpcLimits = IpcLimits { bytes: 256 << 20, rows: 4_000_000, columns: 4096, depth: 16 };
+/// Limits on one message, decompressed. A gateway gathers far less into one ([`GATHER_BYTES_MAX`]), so only a stranger's message
+/// meets them.
+pub const MESSAGE_LIMITS: IpcLimits = IpcLimits { bytes: 32 << 20, rows: 524_288, columns: 4096, depth: 16 };
+
+/// The most that a gateway may be told to gather into one message. A message may hold twice as much and a row takes more than
+/// 60 bytes, so even then it stays within [`MESSAGE_LIMITS`].
+pub const GATHER_BYTES_MAX: u64 = 8 << 20;
 
 /// What travels on the bus.
 #[derive(Clone, Debug)]
@@ -224,5 +229,19 @@ mod tests {
         let mut wrong = self::rows("a", floats(vec![Some(1.0)]));
         wrong.rows = 2;
         assert_eq!(wrong.decode(), Err(DecodeError::Malformed("1 rows where the header says 2".into())));
+    }
+
+    /// Scenario: a stranger's message of a few hundred kilobytes that inflates beyond the limits, by bytes and by rows.
+    /// Guarantees: refused before it is unpacked; what a gateway sends at its largest is not.
+    #[test]
+    fn a_compressed_bomb_is_refused_by_the_limits_of_a_message() {
+        let zeros = |count: usize| rows("zeros", Arc::new(Int64Array::from(vec![0; count])));
+        let bomb = zeros(MESSAGE_LIMITS.bytes / 8 + 1);
+        assert!(bomb.payload.len() < 1 << 20, "{} bytes", bomb.payload.len());
+        assert!(matches!(bomb.decode(), Err(DecodeError::TooLarge(_))));
+        assert!(
+            matches!(zeros(MESSAGE_LIMITS.rows + 1).decode(), Err(DecodeError::TooLarge(reason)) if reason.contains("rows"))
+        );
+        assert_eq!(zeros(MESSAGE_LIMITS.rows).decode().unwrap().num_rows(), MESSAGE_LIMITS.rows);
     }
 }

@@ -20,7 +20,8 @@ pub const NODE: &str = "node";
 pub const START_TS: &str = "start_ts";
 /// Quality of the node's clock: locked, holdover, freerun, unknown or implausible.
 pub const CLOCK: &str = "clock";
-/// Door and format the row came through.
+/// Door and format the row came through, or what an agent says of its row: `otlp_http/json`, `scrape/prometheus`. It also tells
+/// who made the row's identity: see [`crate::identity::is_gateway_source`].
 pub const SOURCE: &str = "source";
 /// Half of a row's identity: 32 hex characters.
 pub const BATCH: &str = "batch";

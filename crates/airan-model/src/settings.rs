@@ -41,6 +41,67 @@ pub enum SettingError {
     Bytes(String),
 }
 
+/// A setting with which a role could not work. The user has to change it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct BadSetting {
+    /// Its full name, as `processor.commit.interval`.
+    pub key: String,
+    /// What is wrong with its value.
+    pub problem: String,
+}
+
+/// Longest accepted span of a timer or timeout; a longer one would overflow sums with the present.
+pub const LONGEST_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Checks the settings of one section; the first mistake is kept.
+#[derive(Debug)]
+pub struct Checker {
+    section: &'static str,
+    fault: Option<BadSetting>,
+}
+
+impl Checker {
+    /// For the section of this name.
+    pub fn new(section: &'static str) -> Checker {
+        Checker { section, fault: None }
+    }
+
+    /// Refuses `key` with these words unless `is_good`.
+    pub fn require(&mut self, key: &str, is_good: bool, problem: &str) -> &mut Checker {
+        if !is_good && self.fault.is_none() {
+            self.fault = Some(BadSetting { key: format!("{}.{key}", self.section), problem: problem.to_owned() });
+        }
+        self
+    }
+
+    /// Refuses a number or size of zero.
+    pub fn not_zero(&mut self, key: &str, value: u64) -> &mut Checker {
+        self.require(key, value != 0, "must not be zero")
+    }
+
+    /// Refuses a timer of zero or of more than a day.
+    pub fn timer(&mut self, key: &str, value: DurationSetting) -> &mut Checker {
+        let is_good = !value.get().is_zero() && value.get() <= LONGEST_TIMER;
+        self.require(key, is_good, "must be more than zero and at most 24h")
+    }
+
+    /// Refuses a span of zero. Unlike a timer nobody waits for its end, so it may be long.
+    pub fn span(&mut self, key: &str, value: DurationSetting) -> &mut Checker {
+        self.require(key, !value.get().is_zero(), "must be more than zero")
+    }
+
+    /// Refuses a least value over the greatest.
+    pub fn ordered<T: PartialOrd>(&mut self, (least, a): (&str, T), (greatest, b): (&str, T)) -> &mut Checker {
+        self.require(least, a <= b, &format!("must not be over {}.{greatest}", self.section))
+    }
+
+    /// The first mistake, if there was one.
+    pub fn finish(&mut self) -> Result<(), BadSetting> {
+        self.fault.take().map_or(Ok(()), Err)
+    }
+}
+
 /// Splits `10s` in its whole number and its unit.
 fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     let text = text.trim();
@@ -272,5 +333,22 @@ mod tests {
         assert_eq!(some.key.expose(), "hunter2");
         assert!(!format!("{some:?} {}", some.key).contains("hunter2"));
         assert_eq!(serde_json::to_string(&some.key).unwrap(), "\"***\"");
+    }
+
+    /// Scenario: settings of which several are wrong.
+    /// Guarantees: the first is told by its full name.
+    #[test]
+    fn the_first_setting_that_cannot_work_is_named() {
+        let of = |text: &str| text.parse::<DurationSetting>().unwrap();
+        let mut good = Checker::new("a");
+        good.not_zero("n", 1).timer("t", of("24h")).span("s", of("40d")).ordered(("lo", 1), ("hi", 1));
+        assert_eq!(good.finish(), Ok(()));
+        let mut bad = Checker::new("a");
+        bad.not_zero("n", 1).timer("t.u", of("0s")).not_zero("z", 0);
+        assert_eq!(bad.finish().unwrap_err().to_string(), "a.t.u: must be more than zero and at most 24h");
+        assert!(Checker::new("a").timer("t", of("25h")).finish().is_err());
+        assert!(Checker::new("a").span("s", of("0s")).finish().is_err());
+        let inverted = Checker::new("a").ordered(("lo", 2), ("hi", 1)).finish().unwrap_err().to_string();
+        assert_eq!(inverted, "a.lo: must not be over a.hi");
     }
 }

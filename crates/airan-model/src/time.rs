@@ -99,7 +99,7 @@ pub struct Plausibility {
 }
 
 impl Default for Plausibility {
-    /// 5 minutes ahead, 40 days behind.
+    /// The documented defaults, for tests; a running gateway reads its own from the configuration: 5 minutes ahead, 40 days behind.
     fn default() -> Self {
         Plausibility { ahead: 5 * MINUTE, behind: 40 * DAY }
     }

@@ -3,8 +3,9 @@
 //! Until pseudonyms exist such fields are dropped at the first hop, and counted. A name is compared word by word: it is cut at
 //! `_`, `-`, `.`, `/`, `:`, blanks and changes from lower to upper case, and everything is lower-cased. An entry of the table is
 //! one or more words; it matches where these words follow each other anywhere in the name, whether written apart or together
-//! (`ue_id`, `UE-ID`, `ueId`, `ueid`), but never within a word: `ue_id` matches neither `queue_id` nor `value_id`. An entry that
-//! starts with `=` matches only the whole name: `=ue` leaves `mean_active_ue` alone.
+//! (`ue_id`, `UE-ID`, `ueId`, `ueid`), but never within a word: `ue_id` matches neither `queue_id` nor `value_id`. Digits at the
+//! end of a word do not make it another: `imei` matches `imei1`, `ue_id` matches `ue_2_id`. An entry that starts with `=` matches
+//! only the whole name: `=ue` leaves `mean_active_ue` alone.
 
 use std::collections::HashSet;
 
@@ -31,15 +32,20 @@ pub struct FieldClasses {
 impl FieldClasses {
     /// Adds one entry, such as `ue_id`. Returns false if it holds no word.
     pub(super) fn drop(&mut self, entry: &str) -> bool {
-        let name = words(entry).concat();
+        let words = words(entry);
+        let name = words.concat();
         if name.is_empty() {
             return false;
         }
+        let without_digits: String = words.iter().map(|word| without_digits(word)).collect();
+        let forms = [name, without_digits].into_iter().filter(|form| !form.is_empty());
         if entry.starts_with('=') {
-            self.whole.insert(name);
+            self.whole.extend(forms);
         } else {
-            self.longest = self.longest.max(name.len());
-            self.dropped.insert(name);
+            for form in forms {
+                self.longest = self.longest.max(form.len());
+                self.dropped.insert(form);
+            }
         }
         true
     }
@@ -47,23 +53,30 @@ impl FieldClasses {
     /// The class of a field, by its name.
     pub fn class_of(&self, field: &str) -> FieldClass {
         let words = words(field);
-        if self.whole.contains(&words.concat()) {
+        let bare: Vec<&str> = words.iter().map(|word| without_digits(word)).collect();
+        if self.whole.contains(&words.concat()) || self.whole.contains(&bare.concat()) {
             return FieldClass::Drop;
         }
         for from in 0..words.len() {
-            let mut run = String::with_capacity(field.len());
-            for word in &words[from..] {
+            let (mut run, mut bare_run) = (String::with_capacity(field.len()), String::with_capacity(field.len()));
+            for (word, bare) in words[from..].iter().zip(&bare[from..]) {
                 run.push_str(word);
-                if run.len() > self.longest {
+                bare_run.push_str(bare);
+                if bare_run.len() > self.longest {
                     break;
                 }
-                if self.dropped.contains(&run) {
+                if self.dropped.contains(&run) || self.dropped.contains(&bare_run) {
                     return FieldClass::Drop;
                 }
             }
         }
         FieldClass::Keep
     }
+}
+
+/// A word without the digits at its end: `imei` of `imei2`, nothing of `2`.
+fn without_digits(word: &str) -> &str {
+    word.trim_end_matches(|c: char| c.is_ascii_digit())
 }
 
 /// The words of a name, in lower case: `amfUE_NGAP-Id` gives amf, ue, ngap, id.
@@ -185,6 +198,18 @@ mod tests {
             "amfuengapid",
             "gnbcuuef1apid",
             "client.address",
+            "imei1",
+            "IMEI2",
+            "rnti0",
+            "c-rnti-12",
+            "pei0",
+            "ue1_id",
+            "ue_2_id",
+            "ueId3",
+            "ue3",
+            "ue_ipv4_0",
+            "ue1IPv6Address",
+            "imsi_00",
         ] {
             assert_eq!(catalog.field_class(field), FieldClass::Drop, "{field}");
         }
@@ -205,7 +230,6 @@ mod tests {
             "device",
             "issue",
             "pcie",
-            "pei0",
             "speed",
             "mac",
             "ip",
@@ -229,6 +253,12 @@ mod tests {
             "GPU_I_ID",
             "request_id_queue",
             "unique_id",
+            "load1",
+            "queue2_id",
+            "rx_bytes_1",
+            "2",
+            "gpu0",
+            "imeicount1",
         ] {
             assert_eq!(catalog.field_class(field), FieldClass::Keep, "{field}");
         }

@@ -17,6 +17,9 @@ use arrow::ipc::{
 
 use super::{DecodeError, IpcLimits};
 
+/// Characters of a column's name in an error.
+const NAME_CHARS: usize = 100;
+
 pub(super) fn malformed(reason: &str) -> DecodeError {
     DecodeError::Malformed(reason.to_owned())
 }
@@ -58,7 +61,7 @@ pub(super) fn content(message: &Message<'_>, start: usize, end: usize) -> Result
     Ok(start..stop)
 }
 
-/// The stream's schema: plain types only, without metadata, every column nullable.
+/// The stream's schema: plain types only, without metadata, every column nullable, no name twice.
 pub(super) fn schema(header: &arrow::ipc::Schema<'_>, limits: &IpcLimits) -> Result<SchemaRef, DecodeError> {
     if header.endianness() != Endianness::Little {
         return Err(DecodeError::Unsupported("big-endian data".to_owned()));
@@ -68,7 +71,21 @@ pub(super) fn schema(header: &arrow::ipc::Schema<'_>, limits: &IpcLimits) -> Res
     for field in header.fields().into_iter().flatten() {
         fields.push(column(&field, limits.depth, &mut left)?);
     }
+    distinct(&fields)?;
     Ok(Arc::new(Schema::new(fields)))
+}
+
+/// Refuses two columns of one name: who checks the first must not be passed by with the second.
+fn distinct(fields: &[Field]) -> Result<(), DecodeError> {
+    let mut names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+    names.sort_unstable();
+    match names.array_windows::<2>().find(|[one, next]| one == next) {
+        Some([name, _]) => {
+            let name: String = name.chars().take(NAME_CHARS).collect();
+            Err(malformed(&format!("column `{name}` occurs twice")))
+        }
+        None => Ok(()),
+    }
 }
 
 fn column(field: &arrow::ipc::Field<'_>, depth: usize, left: &mut usize) -> Result<Field, DecodeError> {
@@ -82,8 +99,9 @@ fn column(field: &arrow::ipc::Field<'_>, depth: usize, left: &mut usize) -> Resu
     for child in field.children().into_iter().flatten() {
         children.push(column(&child, deeper, left)?);
     }
+    distinct(&children)?;
     let ty = data_type(field, children).ok_or_else(|| {
-        let name: String = name.chars().take(100).collect();
+        let name: String = name.chars().take(NAME_CHARS).collect();
         DecodeError::Unsupported(format!("the type of column `{name}` ({:?})", field.type_type()))
     })?;
     Ok(Field::new(name, ty, true))

@@ -114,6 +114,21 @@ fn types_no_stream_has_are_refused_with_their_column() {
     assert!(matches!(&error, DecodeError::Unsupported(reason) if reason.contains("`bytes`")), "{error}");
 }
 
+/// Scenario: a sender adds a second `site` to its rows, at the end; and a histogram with two fields of one name.
+/// Guarantees: refused by name, so that no reader can take the one for the other.
+#[test]
+fn two_columns_of_one_name_are_refused() {
+    let text = |value: &str| Arc::new(StringArray::from(vec![value])) as ArrayRef;
+    let twice = batch(vec![("site", text("own")), ("node", text("a")), ("site", text("another's"))]);
+    let occurs_twice = |name: &str| Err(DecodeError::Malformed(format!("column `{name}` occurs twice")));
+    assert_eq!(decode(&stream(&[twice], None), &LIMITS), occurs_twice("site"));
+    let field = Arc::new(Field::new("sum", DataType::Utf8, true));
+    let inner: ArrayRef = Arc::new(StructArray::from(vec![(Arc::clone(&field), text("1")), (field, text("2"))]));
+    assert_eq!(decode(&stream(&[batch(vec![("h", inner)])], None), &LIMITS), occurs_twice("sum"));
+    let differ = batch(vec![("site", text("a")), ("Site", text("b"))]);
+    assert_eq!(decode(&stream(&[differ], None), &LIMITS).unwrap().num_columns(), 2);
+}
+
 #[test]
 fn every_limit_is_enforced() {
     let body = stream(&[every_type(100), every_type(100)], Some(CompressionType::LZ4_FRAME));
