@@ -1,12 +1,13 @@
 //! What the decoders' tests share: the built-in catalog, and rows in a form that is easy to compare.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use airan_model::catalog::Catalog;
 use airan_model::limits::Limits;
 use airan_model::reject::Reason;
-use airan_model::time::Micros;
-use arrow::array::Array;
+use airan_model::time::{Micros, format_rfc3339};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::TimestampMicrosecondType;
 use serde_json::{Map, Value};
 
 use crate::{Context, Decoded};
@@ -27,8 +28,18 @@ pub(crate) fn context() -> Context<'static> {
 /// Rows of a stream as JSON objects, without nulls.
 pub(crate) fn rows(decoded: &Decoded, stream: &str) -> Vec<Map<String, Value>> {
     let Some(rows) = decoded.rows.iter().find(|rows| &*rows.stream.name == stream) else { return Vec::new() };
+    // Times as text: arrow writes "UTC" only with a feature this crate does not ask for.
+    let schema = rows.rows.schema();
+    let columns = schema.fields().iter().zip(rows.rows.columns()).map(|(field, column)| {
+        let times = column.as_primitive_opt::<TimestampMicrosecondType>();
+        let text = |times: &TimestampMicrosecondArray| -> ArrayRef {
+            Arc::new(times.iter().map(|at| at.map(format_rfc3339)).collect::<StringArray>())
+        };
+        (field.name().clone(), times.map_or_else(|| Arc::clone(column), text), true)
+    });
+    let columns: Vec<(String, ArrayRef, bool)> = columns.collect();
     let mut writer = arrow::json::ArrayWriter::new(Vec::new());
-    writer.write(&rows.rows).unwrap();
+    writer.write(&RecordBatch::try_from_iter_with_nullable(columns).unwrap()).unwrap();
     writer.finish().unwrap();
     serde_json::from_slice(&writer.into_inner()).unwrap()
 }
