@@ -154,6 +154,26 @@ async fn windows_wait_for_the_slowest_live_node_and_late_rows_are_stored_and_mar
     }
 }
 
+/// Scenario: time of one stream has come to 95 s when a second node begins at 40 s; then the other stream, which had held the
+/// pipeline back, goes on.
+/// Guarantees: W3: how far a stream had come outlives a restart, though none of its live nodes says so any more.
+#[tokio::test]
+async fn a_restart_does_not_pull_time_back() {
+    let catalog = catalog();
+    let pipelines = [joined(&catalog).await];
+    let text = r#"
+{"stream": "meter", "node": "a", "site": "s", "part": "x", "ts": "@95", "append_time": "@100", "total": 1}
+{"stream": "other", "node": "a", "site": "s", "ts": "@31", "append_time": "@101", "size": 1}
+{"stream": "meter", "node": "b", "site": "s", "part": "x", "ts": "@40", "append_time": "@102", "total": 1}
+{"stream": "other", "node": "a", "site": "s", "ts": "@90", "append_time": "@103", "size": 1}"#;
+    let messages = messages(&catalog, text);
+    for cuts in [Cuts::default(), Cuts::restart_everywhere(messages.len())] {
+        let replayed = replay(&settings(), &catalog, &pipelines, &messages, &cuts).await.unwrap();
+        let starts: Vec<i64> = replayed.windows.iter().map(|window| (window.start - T0) / SECOND).collect();
+        assert_eq!(starts, [20, 40], "{cuts:?}");
+    }
+}
+
 /// Scenario: the same rows again before and after a restart, from a foreign sender and from an agent, within an hour and later.
 /// Guarantees: duplicates are dropped before anything sees them, and counted; a foreign batch is known for an hour.
 #[tokio::test]

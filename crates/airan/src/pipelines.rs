@@ -14,7 +14,7 @@ use crate::config::Config;
 /// Reads and plans the pipelines of the configuration: a folder's, or the built-in ones.
 ///
 /// # Errors
-/// The first mistake in a `pipeline.yaml` or `query.sql`, with its place.
+/// The first mistake in a `pipeline.yaml` or `query.sql`, with its place, also where the two do not fit.
 pub async fn load(config: &Config, catalog: &Catalog) -> Result<Vec<Pipeline>> {
     let folders = match &config.pipelines.folder {
         Some(folder) => pipeline::load(folder)?,
@@ -40,5 +40,6 @@ async fn plan(folder: PipelineFolder, catalog: &Catalog) -> Result<Pipeline> {
     let name = folder.spec.name.clone();
     let plan = PipelinePlan::new(&name, &folder.sql, &schema_of).await;
     let plan = plan.with_context(|| format!("pipeline {name}, query.sql"))?;
+    folder.spec.check(plan.output_schema(), catalog)?;
     Ok(Pipeline { spec: folder.spec, plan })
 }

@@ -38,7 +38,8 @@ fn column(rows: &[Option<Owned>]) -> ArrayRef {
 
 fn rows_of(column: &ArrayRef) -> Vec<Option<Owned>> {
     let rows = Histograms::of(column).unwrap();
-    let owned = |h: Histogram<'_>| Owned { bounds: h.bounds.into(), counts: h.counts.into(), sum: h.sum, count: h.count };
+    let owned =
+        |h: Histogram<'_>| Owned { bounds: h.bounds.into(), counts: h.counts.into(), sum: h.sum, count: h.count };
     (0..column.len()).map(|row| rows.get(row).map(owned)).collect()
 }
 
@@ -72,7 +73,8 @@ fn plain_merge(rows: &[Option<Owned>]) -> Option<Owned> {
 /// Histograms over few bounds, so that they are often the same, part of each other, or overlap. Sums are whole, so that adding
 /// them is exact in any order.
 fn histogram() -> impl Strategy<Value = Option<Owned>> {
-    let sets = [vec![], vec![1.0], vec![0.5, 1.0, 2.0], vec![0.5, 2.0, 5.0], vec![-1.0, 0.0, 1.0], vec![0.5, 1.0, 2.0, 5.0]];
+    let sets =
+        [vec![], vec![1.0], vec![0.5, 1.0, 2.0], vec![0.5, 2.0, 5.0], vec![-1.0, 0.0, 1.0], vec![0.5, 1.0, 2.0, 5.0]];
     let bounds = proptest::sample::select(sets.to_vec());
     let count = prop_oneof![2 => Just(0i64), 3 => 0..9i64];
     let some = (bounds, proptest::collection::vec(count, 5), proptest::option::weighted(0.9, 0..100i32), any::<bool>());
@@ -366,13 +368,15 @@ async fn sql_takes_quantiles_of_merged_histograms() {
 
 #[tokio::test]
 async fn sql_works_without_groups_with_a_filter_with_a_column_of_shares_and_with_nulls() {
-    let one = query("SELECT histogram_count(histogram_merge(wait_seconds_increase) FILTER (WHERE site <> 'c')) FROM waits");
+    let one =
+        query("SELECT histogram_count(histogram_merge(wait_seconds_increase) FILTER (WHERE site <> 'c')) FROM waits");
     let one = one.await.unwrap();
     assert_eq!(*one.column(0).as_primitive::<Int64Type>(), Int64Array::from(vec![20]));
     let shares = query("SELECT histogram_quantile(share, wait_seconds_increase) AS v FROM waits ORDER BY site, share");
     let found: Vec<_> = shares.await.unwrap().column(0).as_primitive::<Float64Type>().iter().collect();
     assert_eq!(found, [Some(0.1), Some(f64::INFINITY), None, None]);
-    let nothing = query("SELECT histogram_quantile(0.5, NULL), histogram_count(NULL), histogram_merge(NULL) FROM waits");
+    let nothing =
+        query("SELECT histogram_quantile(0.5, NULL), histogram_count(NULL), histogram_merge(NULL) FROM waits");
     let nothing = nothing.await.unwrap();
     assert!(nothing.columns().iter().all(|column| column.is_null(0)));
 }
@@ -391,4 +395,20 @@ async fn what_has_no_meaning_is_refused_when_planned() {
         let error = query(sql).await.unwrap_err().to_string();
         assert!(error.contains(why), "{sql}: {error}");
     }
+}
+
+/// Guarantees: a pipeline over the catalog's own cumulative column is refused before a row is read.
+#[tokio::test]
+async fn a_pipeline_cannot_merge_what_is_cumulative() {
+    let catalog = airan_model::catalog::Catalog::builtin().unwrap();
+    let schema_of = |stream: &str| catalog.stream(stream).map(|stream| Arc::clone(stream.schema()));
+    let sql = |column: &str| {
+        format!(
+            "SELECT tumble(ts, INTERVAL '60 seconds') AS window_start, site, histogram_count(histogram_merge({column})) AS n \
+             FROM inference GROUP BY tumble(ts, INTERVAL '60 seconds'), site"
+        )
+    };
+    let refused = crate::PipelinePlan::new("p", &sql("queue_time_seconds"), &schema_of).await.unwrap_err().to_string();
+    assert!(refused.contains("write histogram_merge(queue_time_seconds_increase)"), "{refused}");
+    crate::PipelinePlan::new("p", &sql("queue_time_seconds_increase"), &schema_of).await.unwrap();
 }

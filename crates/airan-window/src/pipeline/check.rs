@@ -61,9 +61,7 @@ fn once<'a>(
 ) -> Result<(), PipelineError> {
     match seen.insert(name, place) {
         None => Ok(()),
-        Some(first) => {
-            Err(refuse(place, Problem::Duplicate { what, name: name.to_owned(), first: first.clone() }))
-        }
+        Some(first) => Err(refuse(place, Problem::Duplicate { what, name: name.to_owned(), first: first.clone() })),
     }
 }
 

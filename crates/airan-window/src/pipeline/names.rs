@@ -40,9 +40,7 @@ pub(super) fn check_metric(name: &str, ty: MetricType, unit: Unit) -> Result<(),
     }
     let (end, place) = if ty == MetricType::Counter { ("_total", " before `_total`") } else { ("", "") };
     match (suffix_of(unit), unit_of(stem)) {
-        (Some(wanted), found) if found != Some(wanted) => {
-            Err(format!("is in {unit}: it must end in `_{wanted}{end}`"))
-        }
+        (Some(wanted), found) if found != Some(wanted) => Err(format!("is in {unit}: it must end in `_{wanted}{end}`")),
         (None, Some(found)) => Err(format!("is in no unit, but has `_{found}`{place} as if it were")),
         _ => Ok(()),
     }

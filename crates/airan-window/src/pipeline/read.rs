@@ -107,8 +107,7 @@ fn metric(file: &str, text: MetricText) -> Result<MetricSpec, PipelineError> {
 fn base_unit(name: &str) -> Result<Unit, Problem> {
     let base = || unit::conversion(name).map(|(unit, _)| unit.as_str().to_owned());
     let near = || nearest(name, Unit::ALL.into_iter().map(Unit::as_str));
-    Unit::named(name)
-        .ok_or_else(|| Problem::Unit { name: name.to_owned(), near: base().or_else(near) })
+    Unit::named(name).ok_or_else(|| Problem::Unit { name: name.to_owned(), near: base().or_else(near) })
 }
 
 fn named(file: &str, name: &Spanned<String>) -> Result<(), PipelineError> {

@@ -55,16 +55,28 @@ fn a_mistake_is_told_with_its_place_and_what_was_meant() {
         (with("    unit: bytes\n", ""), "`unit` is missing"),
         (with("name: link_use", "name: Link-Use"), "pipeline.yaml:1:7: `Link-Use` is no name"),
         (with("table: link_use", "table: link_latest"), "pipeline.yaml:3:8: `link_latest` ends in `_latest`"),
-        (with("staleness_windows: 3", "staleness_windows: 0"), "pipeline.yaml:5:20: `staleness_windows` must be at least 1"),
+        (
+            with("staleness_windows: 3", "staleness_windows: 0"),
+            "pipeline.yaml:5:20: `staleness_windows` must be at least 1",
+        ),
         (with("series_budget: 10000", "series_budget: 0"), "pipeline.yaml:6:16: `series_budget` must be at least 1"),
         (with("lateness: 10s", "lateness: soon"), "pipeline.yaml:4:11: `soon` is no duration"),
         (with("unit: bytes", "unit: byte"), "pipeline.yaml:11:11: `byte` is no base unit; did you mean `bytes`?"),
         (with("unit: bytes", "unit: milliseconds"), "`milliseconds` is no base unit; did you mean `seconds`?"),
         (with("help: Bytes received", "help: ''"), "pipeline.yaml:12:11: `help` is empty"),
-        (with("description: Use of each network interface", "description: ' '"), "pipeline.yaml:2:14: `description` is empty"),
-        (with("bytes_total", "bytes"), "pipeline.yaml:9:11: metric `airan_link_receive_bytes` is a counter: it must end in `_total`"),
+        (
+            with("description: Use of each network interface", "description: ' '"),
+            "pipeline.yaml:2:14: `description` is empty",
+        ),
+        (
+            with("bytes_total", "bytes"),
+            "pipeline.yaml:9:11: metric `airan_link_receive_bytes` is a counter: it must end in `_total`",
+        ),
         (with("[site, interface]", "[site, le]"), "pipeline.yaml:13:20: label `le` belongs to histograms"),
-        (with("[site, interface]", "[site, site]"), "pipeline.yaml:13:20: label `site` stands already at pipeline.yaml:13:14"),
+        (
+            with("[site, interface]", "[site, site]"),
+            "pipeline.yaml:13:20: label `site` stands already at pipeline.yaml:13:14",
+        ),
         (with("name: link_use", "name: [a"), "pipeline.yaml:"),
     ] {
         let said = mistake(&text);
@@ -77,7 +89,10 @@ fn a_mistake_is_told_with_its_place_and_what_was_meant() {
 fn one_metric_stands_in_a_specification_once() {
     let (_, metric) = SPEC_TEXT.split_once("metrics:\n").unwrap();
     let said = mistake(&format!("{SPEC_TEXT}{metric}"));
-    assert_eq!(said, "pipeline.yaml:15:11: metric `airan_link_receive_bytes_total` stands already at pipeline.yaml:9:11");
+    assert_eq!(
+        said,
+        "pipeline.yaml:15:11: metric `airan_link_receive_bytes_total` stands already at pipeline.yaml:9:11"
+    );
 }
 
 /// Scenario: a query that does not have what the specification names, or has it in a type that cannot be shown.
