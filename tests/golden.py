@@ -344,9 +344,10 @@ def quantile(q, h):
     raise AssertionError("the rank lies in a bucket")
 
 
-def percentile_of_equal(v):
-    """Percentiles are approximate, so the inputs give each group one value, whose percentiles are itself."""
-    assert len(set(v)) <= 1, v
+def percentile(v):
+    """Percentiles are approximate: exact where all values are one, else known to lie between the least and the greatest."""
+    if len(set(v)) > 1:
+        return {"from": min(v), "to": max(v)}
     return v[0] if v else None
 
 
@@ -441,15 +442,12 @@ def not_locked(rows):
 def timing_health(rows):
     for key, g in groups(rows, ["region", "site", "node", "process", "interface", "reference"]):
         offsets = [abs(v) for v in values(g, "offset_seconds")]
-        # Of several values only the extremes are exact in a sketch: the groups of the input have one value, or the test of
-        # percentiles is left to the maximum.
-        one = percentile_of_equal(offsets) if len(set(offsets)) <= 1 else "skip"
-        out = {**key, "offset_p50_seconds": one, "offset_p99_seconds": one, "offset_p999_seconds": one,
+        one = percentile(offsets)
+        yield {**key, "offset_p50_seconds": one, "offset_p99_seconds": one, "offset_p999_seconds": one,
                "offset_max_seconds": max(offsets, default=None), "path_delay_max_seconds": most(g, "path_delay_seconds"),
                "not_locked_ratio": not_locked(g),
                "not_locked_seconds": None if not_locked(g) is None else 60.0 * not_locked(g),
                "clock_class_max": most(g, "clock_class"), "process_restarts": total(g, "process_restarts_increase")}
-        yield {k: v for k, v in out.items() if v != "skip"}
 
 
 def mean_total(rows):
