@@ -69,7 +69,7 @@ impl Link {
                 tracing::info!("Kafka is back");
                 *state = State::default();
             }
-            (Ok(()), false) => {}
+            (Ok(()), false) => state.last = None,
             (Err(error), was_down) => {
                 let reason = state.last.clone().unwrap_or(error);
                 if !was_down {

@@ -31,7 +31,7 @@ fn bus(cluster: &Cluster, partitions: u16, properties: &[(&str, &str)]) -> Kafka
     let properties = properties.map(|(name, value)| ((*name).to_owned(), Secret::from((*value).to_owned()))).collect();
     let settings =
         KafkaSettings { brokers: cluster.bootstrap_servers(), topic: TOPIC.to_owned(), partitions, properties };
-    KafkaBus::connect(&settings).unwrap()
+    KafkaBus::connect(&settings).unwrap().watched()
 }
 
 /// Scenario: rows and a tick to two partitions, read back from the middle of one and the start of the other.

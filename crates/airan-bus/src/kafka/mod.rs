@@ -24,6 +24,7 @@ use std::time::Duration;
 use airan_model::message::Message;
 use airan_model::reject::Rejected;
 use async_trait::async_trait;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use self::admin::{Admin, Fault};
@@ -45,6 +46,16 @@ const READY_FOR: Duration = Duration::from_secs(2);
 /// Kafka.
 pub(crate) struct KafkaBus {
     shared: Arc<Shared>,
+    // Ends with the bus.
+    watch: Option<AbortHandle>,
+}
+
+impl Drop for KafkaBus {
+    fn drop(&mut self) {
+        if let Some(watch) = &self.watch {
+            watch.abort();
+        }
+    }
 }
 
 /// What the bus, its consumers and the watch over the brokers share.
@@ -76,7 +87,7 @@ impl KafkaBus {
             partitions = shared.partitions,
             "Kafka is there, the topics are in order"
         );
-        Ok(bus)
+        Ok(bus.watched())
     }
 
     /// A bus over topics that are in order, without asking the brokers for anything.
@@ -90,13 +101,19 @@ impl KafkaBus {
             rejected_topic: topics::rejected_topic(&settings.topic),
             partitions: i32::from(settings.partitions),
             sending,
-            link: Arc::clone(&link),
+            link,
             counters: Counters::default(),
             ready: tokio::sync::Mutex::new(None),
         });
-        let asked = Arc::downgrade(&shared);
-        tokio::spawn(link::watch(link, move || Shared::ask_if_any(asked.clone())));
-        Ok(KafkaBus { shared })
+        Ok(KafkaBus { shared, watch: None })
+    }
+
+    /// Notices from now on when the brokers go away, and when they are back.
+    fn watched(mut self) -> KafkaBus {
+        let (link, asked) = (Arc::clone(&self.shared.link), Arc::downgrade(&self.shared));
+        let watching = tokio::spawn(link::watch(link, move || Shared::ask_if_any(asked.clone())));
+        self.watch = Some(watching.abort_handle());
+        self
     }
 }
 
