@@ -26,6 +26,10 @@ const RUN_ROWS: usize = 32_768;
 /// Batches with fewer rows on average are joined before a run, because each costs the aggregate as much as about 200 rows.
 const SMALL_BATCH_ROWS: usize = 1_024;
 
+/// What an open window costs besides the state of its groups: its place in the map. It counts, because rows that the query
+/// drops open windows too.
+const WINDOW_BYTES: usize = 64;
+
 /// A window that has closed, with its result.
 #[derive(Clone, Debug)]
 pub struct ClosedWindow {
@@ -118,7 +122,8 @@ impl Windows {
 
     /// Memory of open windows, rows that wait included.
     pub fn state_bytes(&self) -> usize {
-        self.bytes + self.waiting.iter().map(|waiting| waiting.bytes).sum::<usize>()
+        let window = WINDOW_BYTES + self.plan.sources.len() * size_of::<GroupState>();
+        self.bytes + self.open.len() * window + self.waiting.iter().map(|waiting| waiting.bytes).sum::<usize>()
     }
 
     fn next_to_close(&self, watermark: Micros) -> Option<Window> {

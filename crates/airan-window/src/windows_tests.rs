@@ -248,6 +248,7 @@ async fn the_rest_of_the_query_runs_over_the_closed_window() {
         format!("{} UNION ALL {}", by_site("'a' AS which, sum(level) AS value"), by_site("'b' AS which, max(level) AS value")),
         "SELECT t.w AS window_start, t.site, sum(t.double) AS total FROM (SELECT tumble(ts, INTERVAL '10 seconds') AS w, site,
             level * 2 AS double FROM meter WHERE part <> 'p1') t GROUP BY t.w, t.site".to_owned(),
+        format!("WITH meter AS ({}) SELECT window_start, site, total FROM meter WHERE total > 50", by_site("sum(level) AS total")),
     ] {
         let mut windows = open(&sql).await;
         for some in rows.chunks(9) {
