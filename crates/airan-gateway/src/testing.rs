@@ -37,6 +37,7 @@ pub(crate) struct MemoryBus {
     mood: Mutex<Box<dyn Fn(i32) -> Mood + Send>>,
     pub taken: Mutex<Vec<(i32, Message)>>,
     pub rejected: Mutex<Vec<Rejected>>,
+    /// Messages with rows that it was given, taken or not.
     pub sends: AtomicUsize,
     released: Notify,
 }
@@ -98,7 +99,9 @@ impl Bus for MemoryBus {
     }
 
     async fn send(&self, partition: i32, message: Message) -> Result<i64, SendError> {
-        self.sends.fetch_add(1, Ordering::SeqCst);
+        if matches!(message, Message::Rows(_)) {
+            self.sends.fetch_add(1, Ordering::SeqCst);
+        }
         let mood = (self.mood.lock().unwrap())(partition);
         match mood {
             Mood::Takes => {}
@@ -132,6 +135,22 @@ impl Bus for MemoryBus {
     async fn ready(&self) -> Result<(), String> {
         Ok(())
     }
+}
+
+pub(crate) fn unavailable() -> SendError {
+    SendError::Unavailable { reason: "no broker".to_owned() }
+}
+
+pub(crate) fn full() -> SendError {
+    SendError::Full { reason: "the log has no room".to_owned() }
+}
+
+pub(crate) fn unknown() -> SendError {
+    SendError::Unknown { reason: "no answer in time".to_owned() }
+}
+
+pub(crate) fn too_large() -> SendError {
+    SendError::TooLarge { bytes: 2, limit: 1 }
 }
 
 pub(crate) fn catalog() -> Arc<Catalog> {

@@ -27,6 +27,11 @@ use super::Peer;
 /// Pause after the listener fails, e.g. for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Pause before the rest of a preface that came in part is looked for.
+const PREFACE_PAUSE: Duration = Duration::from_millis(5);
+
 /// HTTP/2: headers, streams and windows of one connection. A sender of large requests fills a window of this size in a
 /// round trip; a connection holds no more than its window in bytes that no request has read.
 const HEADERS_MAX: u32 = 16 << 10;
@@ -130,11 +135,10 @@ async fn connection(
     timeout: Duration,
     stop: CancellationToken,
 ) {
-    // Who connects and says nothing does not keep one of the connections.
-    let first = tokio::time::timeout(timeout, stream.readable());
+    // Who connects and says nothing, or half a protocol's name, does not keep one of the connections.
     let spoke = tokio::select! {
         () = stop.cancelled() => return,
-        spoke = first => matches!(spoke, Ok(Ok(()))),
+        spoke = tokio::time::timeout(timeout, speaks(&stream)) => spoke.unwrap_or(false),
     };
     if !spoke || stream.set_nodelay(true).is_err() {
         return;
@@ -156,6 +160,20 @@ async fn connection(
         () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
+}
+
+/// Waits until the peer has said which HTTP it speaks; false if it has gone. Takes nothing from the stream.
+///
+/// The server itself waits for this without a limit, so it may begin only when its own wait is over.
+async fn speaks(stream: &TcpStream) -> bool {
+    let mut start = [0; HTTP2_PREFACE.len()];
+    loop {
+        match stream.peek(&mut start).await {
+            Ok(0) | Err(_) => return false,
+            Ok(said) if said == start.len() || !HTTP2_PREFACE.starts_with(&start[..said]) => return true,
+            Ok(_) => tokio::time::sleep(PREFACE_PAUSE).await,
+        }
+    }
 }
 
 async fn answer(mut routes: Router, request: http::Request<Body>) -> axum::response::Response {
