@@ -140,7 +140,7 @@ fn values(registry: &Registry, name: &str) -> BTreeMap<String, f64> {
     series
         .map(|series| {
             let label = series.get_label().last().map_or_else(String::new, |label| label.value().to_owned());
-            let value = series.get_counter().value() + series.get_gauge().value();
+            let value = series.get_counter().get_value() + series.get_gauge().get_value();
             (label, value)
         })
         .collect()

@@ -136,7 +136,10 @@ impl Edge {
         body: impl Into<reqwest::Body>,
     ) -> (u16, String) {
         let url = format!("http://127.0.0.1:{}{path}", self.http);
-        let mut request = reqwest::Client::new().post(url).header("content-type", kind).body(body.into());
+        // Only the Arrow door looks at the stream.
+        let request =
+            reqwest::Client::new().post(url).header("content-type", kind).header("airan-stream", "accelerator");
+        let mut request = request.body(body.into());
         if let Some(encoding) = encoding {
             request = request.header("content-encoding", encoding);
         }

@@ -5,6 +5,7 @@
 
 mod admin;
 mod banner;
+mod bus_metrics;
 mod cli;
 mod commands;
 mod config;
@@ -19,6 +20,9 @@ mod wiring;
 use std::process::ExitCode;
 
 use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The command did not do its work, or found what it looked for to be wrong.
 const FAILED: u8 = 1;
