@@ -8,6 +8,7 @@ use airan_decode::DecodedRows;
 use airan_model::catalog::{Catalog, FieldClass};
 use airan_model::identity::BatchId;
 use airan_model::limits::Limits;
+use airan_model::settings::BadSetting;
 use airan_model::time::{Clock, Micros};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -30,13 +31,14 @@ pub enum AgentError {
     /// Two targets of one name.
     #[error("two targets are named `{0}`")]
     TwoTargets(String),
-    /// A URL that is none, or not of the kind that can be used.
-    #[error("`{url}` of {of} is no address: write http://host:port")]
+    /// A setting that cannot work.
+    #[error(transparent)]
+    Setting(#[from] BadSetting),
+    /// A URL that is none, or not of the kind that can be used. It is not printed, for it may hold a password.
+    #[error("the url of {of} is no address that can be used: write http://host:port (TLS is not built in)")]
     Url {
         /// Which setting it is of.
         of: String,
-        /// The address.
-        url: String,
     },
     /// A label that names a subscriber.
     #[error("label `{label}` of target `{target}` names a subscriber: it may not be added to rows")]
@@ -112,6 +114,7 @@ impl Agent {
                 return Err(AgentError::NoStream(collector.stream()));
             }
         }
+        settings.check()?;
         let metrics = Arc::new(AgentMetrics::new()?);
         let limit = Portion { rows: settings.queue.rows, bytes: settings.queue.bytes.size() };
         let targets = targets(&settings, &catalog)?;
@@ -122,9 +125,9 @@ impl Agent {
         let line = match uplink {
             Uplink::InProcess(submit) => Line::InProcess(submit),
             Uplink::Http { url } => {
-                let door = format!("{}/v1/arrow", url.trim_end_matches('/'));
-                let door = address(&door).ok_or(AgentError::Url { of: "the gateway".to_owned(), url })?;
-                Line::Http { client: client.clone(), url: door, sender: node.to_owned() }
+                let endpoint = url.endpoint("/v1/arrow");
+                let endpoint = endpoint.ok_or_else(|| AgentError::Url { of: "the gateway".to_owned() })?;
+                Line::Http { client: client.clone(), endpoint, sender: node.to_owned() }
             }
         };
         let shared = Shared {
@@ -242,8 +245,8 @@ fn targets(settings: &Settings, catalog: &Catalog) -> Result<Vec<Target>, AgentE
 }
 
 fn ready(target: &TargetSettings, settings: &Settings, catalog: &Catalog) -> Result<Target, AgentError> {
-    let of = || format!("target `{}`", target.name);
-    let url = address(&target.url).ok_or_else(|| AgentError::Url { of: of(), url: target.url.clone() })?;
+    let no_address = || AgentError::Url { of: format!("target `{}`", target.name) };
+    let endpoint = target.url.endpoint("").ok_or_else(no_address)?;
     let subscriber = target.labels.keys().find(|label| catalog.field_class(label) == FieldClass::Drop);
     if let Some(label) = subscriber {
         return Err(AgentError::Subscriber { target: target.name.clone(), label: label.clone() });
@@ -251,17 +254,19 @@ fn ready(target: &TargetSettings, settings: &Settings, catalog: &Catalog) -> Res
     let all = &settings.scrape;
     let interval = target.interval.unwrap_or(all.interval);
     Ok(Target {
-        schedule: Schedule::new(&format!("{}/{}", target.name, target.url), interval.micros()),
+        schedule: Schedule::new(&format!("{}/{}", target.name, endpoint.shown), interval.micros()),
         timeout: target.timeout.unwrap_or(all.timeout).get().min(interval.get()),
-        limits: Limits { request_bytes: all.body.size(), samples_per_scrape: all.samples, ..Limits::DOCUMENTED },
+        limits: Limits {
+            request_bytes: all.body.size(),
+            samples_per_scrape: all.samples,
+            labels_per_sample: all.labels,
+            label_bytes: all.label_bytes.size(),
+            // Text has no values inside values.
+            ..Limits::DOCUMENTED
+        },
         additions: Additions { target: target.name.clone(), node: target.node.clone(), labels: target.labels.clone() },
-        url,
+        endpoint,
     })
-}
-
-/// An HTTP address; None for anything else. TLS is not built in.
-fn address(text: &str) -> Option<reqwest::Url> {
-    reqwest::Url::parse(text).ok().filter(|url| url.scheme() == "http" && url.has_host())
 }
 
 #[cfg(test)]

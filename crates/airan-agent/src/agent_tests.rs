@@ -12,6 +12,7 @@ use axum::routing::get;
 
 use super::*;
 use crate::metrics::Dropped;
+use crate::settings::ScrapeSettings;
 use crate::uplink::UplinkError;
 
 /// How long a test waits for what must come.
@@ -172,6 +173,63 @@ async fn endpoints_are_scraped_into_rows() {
     }
 }
 
+/// Keeps what is logged as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Scenario: an endpoint that wants a user and a password, and a query; then one of the same address that is gone.
+/// Guarantees: both are sent as basic authentication and query; neither is in a log line or in a metric.
+#[tokio::test]
+async fn a_password_in_an_address_is_sent_and_not_logged() {
+    async fn guarded(headers: HeaderMap, uri: axum::http::Uri) -> (StatusCode, &'static str) {
+        // "jo:hunter2"
+        let is_right = headers.get("authorization").is_some_and(|value| value == "Basic am86aHVudGVyMg==");
+        if is_right && uri.query() == Some("key=hunter3") {
+            (StatusCode::OK, TEXT)
+        } else {
+            (StatusCode::UNAUTHORIZED, "")
+        }
+    }
+    let app = Router::new().route("/metrics", get(guarded));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let with_secrets = |address| format!("http://jo:hunter2@{address}/metrics?key=hunter3");
+    let good = target("good", &with_secrets(listener.local_addr().unwrap()));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let absent = target("absent", &with_secrets(gone.local_addr().unwrap()));
+    drop(gone);
+
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+    // While there is but one subscriber, a line is on or off by the thread that first comes past it: here that of any test.
+    let _another = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
+    let _here = tracing::subscriber::set_default(subscriber); // this test has one thread
+    let site = Site::start(settings(vec![good, absent]));
+    site.until("a good scrape", |site| site.scrapes("good", "success") > 0).await;
+    site.until("a failed one", |site| site.scrapes("absent", "connection") > 0).await;
+    let told = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(told.contains("scraping works") && told.contains("scraping fails") && told.contains("/metrics"), "{told}");
+    let registry = prometheus::Registry::new();
+    site.metrics.register(&registry).unwrap();
+    let metrics = format!("{:?}", registry.gather());
+    for secret in ["hunter", "jo:", "am86"] {
+        assert!(!told.contains(secret) && !metrics.contains(secret), "{told}");
+    }
+    site.end(&["good"]).await;
+}
+
 /// Scenario: endpoints that are slow, too big once unpacked, too many samples, no metrics, broken, and not there.
 /// Guarantees: each is counted by what it did, gives no rows, and goes on to be scraped; a good one is not disturbed.
 #[tokio::test]
@@ -197,6 +255,22 @@ async fn endpoints_that_misbehave_are_counted_and_give_nothing() {
         assert_eq!(site.metrics.target_up.with_label_values(&[name]).get(), i64::from(*name == "text"), "{name}");
     }
     site.end(&["text"]).await;
+}
+
+/// Scenario: samples with more labels, and with longer ones, than the settings allow, beside one with none.
+/// Guarantees: these are refused and counted; the other is kept.
+#[tokio::test]
+async fn limits_on_labels_are_settings() {
+    let url = endpoints().await;
+    for limit in [|scrape: &mut ScrapeSettings| scrape.labels = 2, |scrape: &mut ScrapeSettings| scrape.label_bytes = 4.into()] {
+        let mut limited = settings(vec![target("text", &format!("{url}/text"))]);
+        limit(&mut limited.scrape);
+        let site = Site::start(limited);
+        let landed = |site: &Site, at: &str| site.metrics.scraped_samples.with_label_values(&["text", at]).get();
+        site.until("refused samples", |site| landed(site, "refused") >= 2 && landed(site, "sample") >= 1).await;
+        assert_eq!(landed(&site, "columns"), 0);
+        site.end(&["text"]).await;
+    }
 }
 
 /// Scenario: the agent's own collectors on this machine, and a machine without procfs.
@@ -245,8 +319,15 @@ fn settings_that_cannot_work_are_refused() {
         ("n", vec![target("a", "https://localhost")], None, "is no address"),
         ("n", vec![subscriber], None, "names a subscriber"),
         ("n", vec![], Some("gateway:4318"), "is no address"),
+        ("n", vec![target(" ", "http://localhost")], None, "agent.targets.0.name"),
     ] {
         let error = new(node, settings(targets), uplink).unwrap_or_default();
         assert!(error.contains(reason), "{error:?} says {reason}");
+    }
+    for url in ["https://jo:hunter2@host/metrics?key=hunter2", "http://jo:hunter2@", "jo:hunter2@host"] {
+        for (targets, uplink) in [(vec![target("a", url)], None), (vec![], Some(url))] {
+            let error = new("n", settings(targets), uplink).unwrap_or_default();
+            assert!(error.contains("is no address") && !error.contains("hunter2"), "{error}");
+        }
     }
 }

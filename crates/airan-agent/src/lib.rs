@@ -12,6 +12,7 @@
 //!
 //! At every moment, and after [`Agent::run`]: collected = acknowledged + queued + dropped (by reason).
 
+mod address;
 mod agent;
 mod collect;
 mod metrics;
@@ -22,6 +23,7 @@ mod settings;
 mod stamp;
 mod uplink;
 
+pub use address::Address;
 pub use agent::{Agent, AgentError};
 pub use metrics::AgentMetrics;
 pub use settings::{CollectorSettings, QueueSettings, ScrapeSettings, Settings, TargetSettings, UplinkSettings};

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use airan_decode::DecodedRows;
+use airan_model::catalog::Stream;
 use arrow::array::Array;
 use arrow::compute::concat_batches;
 use tokio::sync::Notify;
@@ -55,12 +56,35 @@ impl Entry {
     }
 }
 
-/// Rows being sent. Must be settled by [`Queue::acknowledge`], [`Queue::release`] or [`Queue::give_up`].
+/// Rows being sent, all of one stream. They leave it from the front, by [`Queue::advance`]; what is left must go back by
+/// [`Queue::release`].
 #[derive(Debug)]
 pub(crate) struct Lease {
-    ids: Vec<u64>,
-    /// The rows, all of one stream.
-    pub(crate) rows: DecodedRows,
+    // The entries the rows are of, in their order.
+    ids: VecDeque<u64>,
+    rows: DecodedRows,
+}
+
+impl Lease {
+    /// How many rows are left.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.rows.num_rows()
+    }
+
+    /// The first `rows` of what is left.
+    pub(crate) fn first(&self, rows: usize) -> DecodedRows {
+        DecodedRows { stream: Arc::clone(&self.rows.stream), rows: self.rows.rows.slice(0, rows.min(self.len())) }
+    }
+
+    /// Their stream.
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.rows.stream
+    }
+
+    /// What they take up.
+    pub(crate) fn bytes(&self) -> usize {
+        bytes_of(&self.rows)
+    }
 }
 
 impl Queue {
@@ -107,7 +131,7 @@ impl Queue {
         let first = inner.entries.iter().find(|entry| !entry.leased)?;
         let (stream, schema) = (Arc::clone(&first.rows.stream), first.rows.rows.schema());
         let (mut rows, mut bytes) = (0, 0);
-        let (mut ids, mut batches) = (Vec::new(), Vec::new());
+        let (mut ids, mut batches) = (VecDeque::new(), Vec::new());
         for entry in inner.entries.iter_mut().filter(|entry| !entry.leased) {
             if entry.rows.stream.name != stream.name || entry.rows.rows.schema() != schema {
                 continue;
@@ -118,7 +142,7 @@ impl Queue {
             rows += entry.count();
             bytes += entry.bytes;
             entry.leased = true;
-            ids.push(entry.id);
+            ids.push_back(entry.id);
             batches.push(entry.rows.rows.clone());
         }
         drop(inner);
@@ -127,30 +151,40 @@ impl Queue {
             Err(error) => {
                 // Only if offsets overflow, which the limits rule out: then one entry at a time.
                 tracing::warn!(%error, "batches cannot be joined, sending the first alone");
-                for id in ids.split_off(1) {
-                    self.each(&[id], |entry| entry.leased = false);
-                }
+                self.set_free(&ids.split_off(1));
                 Some(Lease { ids, rows: DecodedRows { stream, rows: batches.swap_remove(0) } })
             }
         }
     }
 
-    /// The gateway has the rows.
-    pub(crate) fn acknowledge(&self, lease: Lease) {
-        let count = self.take(&lease.ids);
-        self.metrics.acknowledged_rows.inc_by(count as u64);
+    /// The first `taken + refused` rows of the lease have met their end: the gateway has `taken` of them and will never take the
+    /// others.
+    pub(crate) fn advance(&self, lease: &mut Lease, taken: usize, refused: usize) {
+        let ended = (taken + refused).min(lease.len());
+        lease.rows.rows = lease.rows.rows.slice(ended, lease.len() - ended);
+        let mut inner = self.lock();
+        let mut left = ended;
+        while left > 0
+            && let Some(id) = lease.ids.front()
+            && let Some(at) = inner.entries.iter().position(|entry| entry.id == *id)
+        {
+            let gone = inner.remove_rows(at, left);
+            left -= gone.rows;
+            if gone.whole {
+                lease.ids.pop_front();
+            }
+        }
+        // Rows that were dropped meanwhile, at shutdown, were counted then.
+        let ended = ended - left;
+        let taken = taken.min(ended);
+        self.metrics.acknowledged_rows.inc_by(taken as u64);
+        self.count_dropped(Dropped::Refused, ended - taken);
+        self.show(&inner);
     }
 
-    /// The rows are to be sent again.
+    /// The rows that are left are to be sent again.
     pub(crate) fn release(&self, lease: Lease) {
-        self.each(&lease.ids, |entry| entry.leased = false);
-    }
-
-    /// The rows will never be sent.
-    pub(crate) fn give_up(&self, lease: Lease, reason: Dropped) -> usize {
-        let count = self.take(&lease.ids);
-        self.count_dropped(reason, count);
-        count
+        self.set_free(&lease.ids);
     }
 
     /// Drops rows that have waited longer than `age` at `now`.
@@ -190,21 +224,9 @@ impl Queue {
         self.pushed.notified().await;
     }
 
-    fn take(&self, ids: &[u64]) -> usize {
+    fn set_free(&self, ids: &VecDeque<u64>) {
         let mut inner = self.lock();
-        let mut count = 0;
-        for id in ids {
-            if let Some(at) = inner.entries.iter().position(|entry| entry.id == *id) {
-                count += inner.remove(at);
-            }
-        }
-        self.show(&inner);
-        count
-    }
-
-    fn each(&self, ids: &[u64], mut change: impl FnMut(&mut Entry)) {
-        let mut inner = self.lock();
-        inner.entries.iter_mut().filter(|entry| ids.contains(&entry.id)).for_each(&mut change);
+        inner.entries.iter_mut().filter(|entry| ids.contains(&entry.id)).for_each(|entry| entry.leased = false);
     }
 
     fn count_dropped(&self, reason: Dropped, rows: usize) {
@@ -217,7 +239,25 @@ impl Queue {
     }
 }
 
+/// What was taken out of an entry.
+struct Gone {
+    rows: usize,
+    whole: bool,
+}
+
 impl Inner {
+    /// Takes the first `most` rows out of one entry, and with its last row the entry itself.
+    fn remove_rows(&mut self, at: usize, most: usize) -> Gone {
+        let Some(entry) = self.entries.get_mut(at).filter(|entry| entry.count() > most) else {
+            return Gone { rows: self.remove(at), whole: true };
+        };
+        entry.rows.rows = entry.rows.rows.slice(most, entry.count() - most);
+        let before = std::mem::replace(&mut entry.bytes, bytes_of(&entry.rows));
+        self.bytes = self.bytes - before + entry.bytes;
+        self.rows -= most;
+        Gone { rows: most, whole: false }
+    }
+
     /// Takes out one entry and says how many rows it had.
     fn remove(&mut self, at: usize) -> usize {
         let Some(entry) = self.entries.remove(at) else { return 0 };
@@ -249,6 +289,16 @@ mod tests {
     fn queue(rows: usize, bytes: usize) -> (Queue, Arc<AgentMetrics>) {
         let metrics = Arc::new(AgentMetrics::new().unwrap());
         (Queue::new(Portion { rows, bytes }, Arc::clone(&metrics)), metrics)
+    }
+
+    fn acknowledge(queue: &Queue, mut lease: Lease) {
+        let rows = lease.len();
+        queue.advance(&mut lease, rows, 0);
+    }
+
+    fn give_up(queue: &Queue, mut lease: Lease) {
+        let rows = lease.len();
+        queue.advance(&mut lease, 0, rows);
     }
 
     const ALL: Portion = Portion { rows: usize::MAX, bytes: usize::MAX };
@@ -299,7 +349,7 @@ mod tests {
         assert_eq!((queue.rows(), metrics.dropped(Dropped::QueueFull).get()), (10, 3));
         queue.push("x", rows("host", 5));
         assert_eq!((queue.rows(), metrics.dropped(Dropped::QueueFull).get()), (6, 12));
-        queue.acknowledge(lease);
+        acknowledge(&queue, lease);
         assert_eq!((queue.rows(), metrics.acknowledged_rows.get()), (0, 6));
         assert_sum(&queue, &metrics);
     }
@@ -312,17 +362,51 @@ mod tests {
         }
         let most = Portion { rows: 7, bytes: usize::MAX };
         let first = queue.lease(most).unwrap();
-        assert_eq!((&*first.rows.stream.name, first.rows.rows.num_rows()), ("host", 6));
+        assert_eq!((&*first.stream().name, first.len()), ("host", 6));
         let second = queue.lease(most).unwrap();
-        assert_eq!((&*second.rows.stream.name, second.rows.rows.num_rows()), ("link", 3));
+        assert_eq!((&*second.stream().name, second.len()), ("link", 3));
         queue.release(first);
         let again = queue.lease(Portion { rows: 1, bytes: 1 }).unwrap();
-        assert_eq!(again.rows.rows.num_rows(), 2);
-        assert_eq!(queue.give_up(again, Dropped::Refused), 2);
-        queue.acknowledge(second);
+        assert_eq!(again.len(), 2);
+        give_up(&queue, again);
+        acknowledge(&queue, second);
+        assert_eq!((metrics.dropped(Dropped::Refused).get(), metrics.acknowledged_rows.get()), (2, 3));
         assert_sum(&queue, &metrics);
         assert_eq!(queue.drop_all(Dropped::Shutdown), 9);
         assert!(queue.lease(ALL).is_none());
+        assert_sum(&queue, &metrics);
+    }
+
+    /// Scenario: a lease over entries of three, two and four rows meets its end piece by piece, one of them within an entry; the
+    /// rest goes back.
+    /// Guarantees: the sum holds at every step, bytes are given back, and the next lease has exactly the rest.
+    #[test]
+    fn rows_leave_a_lease_from_the_front() {
+        let (queue, metrics) = queue(100, usize::MAX);
+        for count in [3, 2, 4] {
+            queue.push("x", rows("host", count));
+        }
+        let all = metrics.queued_bytes.get();
+        let mut lease = queue.lease(ALL).unwrap();
+        queue.advance(&mut lease, 2, 0);
+        assert_eq!((lease.len(), queue.rows(), metrics.acknowledged_rows.get()), (7, 7, 2));
+        assert!(metrics.queued_bytes.get() < all);
+        queue.advance(&mut lease, 1, 1);
+        assert_eq!((lease.first(9).rows.num_rows(), metrics.dropped(Dropped::Refused).get()), (5, 1));
+        assert_sum(&queue, &metrics);
+        queue.push("x", rows("host", 1));
+        queue.release(lease);
+        let rest = queue.lease(ALL).unwrap();
+        assert_eq!(rest.len(), 6);
+        acknowledge(&queue, rest);
+        assert_sum(&queue, &metrics);
+        assert_eq!((queue.rows(), metrics.queued_bytes.get()), (0, 0));
+
+        queue.push("x", rows("host", 4));
+        let mut lease = queue.lease(ALL).unwrap();
+        queue.advance(&mut lease, 1, 0);
+        assert_eq!(queue.drop_all(Dropped::Shutdown), 3);
+        queue.advance(&mut lease, 3, 0);
         assert_sum(&queue, &metrics);
     }
 

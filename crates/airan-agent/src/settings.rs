@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use airan_model::settings::{BytesSetting, DurationSetting};
+use airan_model::settings::{BadSetting, BytesSetting, Checker, DurationSetting};
 use serde::{Deserialize, Serialize};
+
+use crate::Address;
 
 /// The agent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -54,6 +56,10 @@ pub struct ScrapeSettings {
     pub body: BytesSetting,
     /// Most samples of an answer; a scrape with more is refused as a whole.
     pub samples: usize,
+    /// Most labels of one sample.
+    pub labels: usize,
+    /// Most bytes of one label's name or value.
+    pub label_bytes: BytesSetting,
 }
 
 /// A Prometheus text endpoint.
@@ -62,8 +68,8 @@ pub struct ScrapeSettings {
 pub struct TargetSettings {
     /// Its name in metrics, logs and rows; stands once in the list.
     pub name: String,
-    /// Where it is: `http://host:port/metrics`.
-    pub url: String,
+    /// Where it is: `http://host:port/metrics`. A user and password in it are sent as basic authentication.
+    pub url: Address,
     /// How often, if not as all.
     pub interval: Option<DurationSetting>,
     /// From the connection to the last byte, if not as all.
@@ -91,7 +97,7 @@ pub struct QueueSettings {
 #[serde(deny_unknown_fields)]
 pub struct UplinkSettings {
     /// The gateway's HTTP door: `http://host:4318`. Not needed in `airan up`.
-    pub url: Option<String>,
+    pub url: Option<Address>,
     /// How long one request may take.
     pub timeout: DurationSetting,
     /// The first wait after a failure; it doubles with each further one.
@@ -107,6 +113,39 @@ pub struct UplinkSettings {
 }
 
 impl Settings {
+    /// Refuses values with which an agent could not work: timers and limits of zero, a shortest wait over the longest.
+    pub fn check(&self) -> Result<(), BadSetting> {
+        let mut check = Checker::new("agent");
+        check
+            .timer("host.interval", self.host.interval)
+            .timer("links.interval", self.links.interval)
+            .timer("scrape.interval", self.scrape.interval)
+            .timer("scrape.timeout", self.scrape.timeout)
+            .not_zero("scrape.body", self.scrape.body.get())
+            .not_zero("scrape.samples", self.scrape.samples as u64)
+            .not_zero("scrape.labels", self.scrape.labels as u64)
+            .not_zero("scrape.label_bytes", self.scrape.label_bytes.get());
+        for (number, target) in self.targets.iter().enumerate() {
+            let of = |key: &str| format!("targets.{number}.{key}");
+            check
+                .require(&of("name"), !target.name.trim().is_empty(), "must not be empty")
+                .timer(&of("interval"), target.interval.unwrap_or(self.scrape.interval))
+                .timer(&of("timeout"), target.timeout.unwrap_or(self.scrape.timeout));
+        }
+        check
+            .not_zero("queue.rows", self.queue.rows as u64)
+            .not_zero("queue.bytes", self.queue.bytes.get())
+            .timer("uplink.timeout", self.uplink.timeout)
+            .timer("uplink.backoff_min", self.uplink.backoff_min)
+            .timer("uplink.backoff_max", self.uplink.backoff_max)
+            .ordered(("uplink.backoff_min", self.uplink.backoff_min), ("uplink.backoff_max", self.uplink.backoff_max))
+            .span("uplink.give_up_after", self.uplink.give_up_after)
+            .not_zero("uplink.request_rows", self.uplink.request_rows as u64)
+            .not_zero("uplink.request_bytes", self.uplink.request_bytes.get())
+            .timer("drain", self.drain)
+            .finish()
+    }
+
     /// The documented defaults, for tests; a running agent reads its own from the configuration.
     #[cfg(test)]
     pub(crate) fn documented() -> Settings {
@@ -116,7 +155,7 @@ links: {enabled: true, interval: 10s}
 links_ignored: [lo, 'veth*', 'cali*']
 proc_path: /proc
 sys_path: /sys
-scrape: {interval: 15s, timeout: 10s, body: 16MiB, samples: 50000}
+scrape: {interval: 15s, timeout: 10s, body: 16MiB, samples: 50000, labels: 64, label_bytes: 2KiB}
 targets: []
 queue: {rows: 200000, bytes: 64MiB}
 uplink: {timeout: 30s, backoff_min: 500ms, backoff_max: 30s, give_up_after: 24h, request_rows: 20000, request_bytes: 4MiB}
@@ -133,12 +172,56 @@ mod tests {
     #[test]
     fn unknown_keys_are_refused() {
         let settings = Settings::documented();
-        assert_eq!(settings.uplink.url, None);
+        assert!(settings.uplink.url.is_none());
         let target: TargetSettings =
             serde_saphyr::from_str("name: dcgm\nurl: http://a:9400/metrics\nlabels: {rack: r1}\n").unwrap();
         assert_eq!(target.labels["rack"], "r1");
         for wrong in ["name: a\nurl: b\nintervall: 3s\n", "name: a\n", "name: a\nurl: b\ninterval: 3\n"] {
             assert!(serde_saphyr::from_str::<TargetSettings>(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// Scenario: one setting at a time that cannot work.
+    /// Guarantees: each is refused by its full name.
+    #[test]
+    fn settings_that_cannot_work_are_refused_by_name() {
+        let good = || {
+            let mut settings = Settings::documented();
+            settings.targets = vec![serde_saphyr::from_str("name: a\nurl: http://a:1/\ninterval: 3s\n").unwrap()];
+            settings
+        };
+        good().check().unwrap();
+        let zero = DurationSetting::from(std::time::Duration::ZERO);
+        type Change = Box<dyn Fn(&mut Settings)>;
+        let cases: Vec<(Change, &str)> = vec![
+            (Box::new(move |s| s.host.interval = zero), "agent.host.interval"),
+            (Box::new(move |s| s.links.interval = zero), "agent.links.interval"),
+            (Box::new(move |s| s.scrape.interval = zero), "agent.scrape.interval"),
+            (Box::new(|s| s.scrape.body = 0.into()), "agent.scrape.body"),
+            (Box::new(|s| s.scrape.labels = 0), "agent.scrape.labels"),
+            (Box::new(move |s| s.targets[0].interval = Some(zero)), "agent.targets.0.interval"),
+            (Box::new(|s| s.targets[0].name.clear()), "agent.targets.0.name"),
+            (Box::new(|s| s.queue.rows = 0), "agent.queue.rows"),
+            (Box::new(|s| s.uplink.backoff_min = "31s".parse().unwrap()), "agent.uplink.backoff_min: must not be over"),
+            (Box::new(move |s| s.uplink.give_up_after = zero), "agent.uplink.give_up_after"),
+            (Box::new(|s| s.uplink.request_rows = 0), "agent.uplink.request_rows"),
+            (Box::new(move |s| s.drain = zero), "agent.drain"),
+        ];
+        for (change, told) in cases {
+            let mut wrong = good();
+            change(&mut wrong);
+            let line = wrong.check().unwrap_err().to_string();
+            assert!(line.starts_with(told), "{line} says {told}");
+        }
+    }
+
+    /// Scenario: settings printed, as `airan validate --print` and logs do.
+    #[test]
+    fn passwords_in_addresses_are_not_printed() {
+        let mut settings = Settings::documented();
+        settings.targets = vec![serde_saphyr::from_str("name: a\nurl: http://jo:hunter2@a:1/m?k=hunter3\n").unwrap()];
+        settings.uplink.url = Some("http://jo:hunter2@gateway:4318".into());
+        let printed = format!("{settings:?} {}", serde_json::to_string(&settings).unwrap());
+        assert!(!printed.contains("hunter") && printed.contains("http://***@a:1/m?***"), "{printed}");
     }
 }

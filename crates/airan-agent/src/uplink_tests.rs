@@ -128,7 +128,7 @@ async fn refused_rows_are_dropped_and_the_rest_goes_on() {
     let rig = Rig::new();
     rig.push("host", 2);
     rig.push("link", 3);
-    let (line, calls) = scripted(vec![Err(UplinkError::Refused { reason: "no".into() })]);
+    let (line, calls) = scripted(vec![Err(UplinkError::RefusedAll { reason: "no".into() })]);
     rig.drain(line).await;
     assert_eq!(calls.lock().unwrap().len(), 2);
     assert_eq!((rig.metrics.dropped(Dropped::Refused).get(), rig.metrics.acknowledged_rows.get()), (2, 3));
@@ -203,7 +203,11 @@ fn a_gateway_can_ask_for_a_wait_but_not_for_any() {
 struct Door {
     seen: Vec<(HeaderMap, Bytes)>,
     answers: VecDeque<(u16, Option<&'static str>)>,
+    /// What it says; without any, what a gateway says.
+    texts: VecDeque<String>,
 }
+
+const LIMITS: ipc::IpcLimits = ipc::IpcLimits { bytes: 1 << 20, rows: 10_000, columns: 200, depth: 8 };
 
 async fn take(
     State(door): State<Arc<Mutex<Door>>>,
@@ -214,16 +218,26 @@ async fn take(
     door.seen.push((headers, body));
     let (status, after) = door.answers.pop_front().unwrap_or((200, None));
     let headers = after.map(|after| (RETRY_AFTER, after.parse().unwrap())).into_iter().collect();
-    (StatusCode::from_u16(status).unwrap(), headers, "words".to_owned())
+    let rows = ipc::decode(&door.seen[door.seen.len() - 1].1, &LIMITS).unwrap().num_rows();
+    let text = match status {
+        200 => door.texts.pop_front().unwrap_or_else(|| format!("{{\"rows\": {rows}, \"refused\": []}}\n")),
+        _ => door.texts.pop_front().unwrap_or_else(|| "words".to_owned()),
+    };
+    (StatusCode::from_u16(status).unwrap(), headers, text)
+}
+
+fn line_to(url: &str) -> Line {
+    let endpoint = Address::from(url).endpoint("/v1/arrow").unwrap();
+    Line::Http { client: reqwest::Client::new(), endpoint, sender: "edge-1".into() }
 }
 
 async fn http(answers: &[(u16, Option<&'static str>)]) -> (Line, Arc<Mutex<Door>>) {
     let door = Arc::new(Mutex::new(Door { answers: answers.iter().copied().collect(), ..Door::default() }));
     let app = Router::new().route("/v1/arrow", post(take)).with_state(Arc::clone(&door));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/v1/arrow", listener.local_addr().unwrap()).parse().unwrap();
+    let line = line_to(&format!("http://jo:hunter2@{}", listener.local_addr().unwrap()));
     tokio::spawn(async move { axum::serve(listener, app).await });
-    (Line::Http { client: reqwest::Client::new(), url, sender: "edge-1".into() }, door)
+    (line, door)
 }
 
 /// Scenario: over HTTP; busy, then broken, then well.
@@ -239,25 +253,134 @@ async fn rows_go_over_http_as_arrow() {
     for (headers, body) in &door.seen {
         assert_eq!(headers["airan-stream"], "host");
         assert_eq!(headers["airan-sender"], "edge-1");
+        assert_eq!(headers["authorization"], "Basic am86aHVudGVyMg==");
         assert_eq!(headers["content-type"], "application/vnd.apache.arrow.stream");
-        let limits = ipc::IpcLimits { bytes: 1 << 20, rows: 100, columns: 200, depth: 8 };
-        let rows = ipc::decode(body, &limits).unwrap();
+        let rows = ipc::decode(body, &LIMITS).unwrap();
         assert_eq!(numbers(&rows), [0, 1, 2]);
         assert_eq!(rows.column_by_name("batch").unwrap().as_string::<i32>().value(0), BatchId(7).to_hex());
     }
     assert_eq!(rig.metrics.acknowledged_rows.get(), 3);
 }
 
+/// Scenario: each status that blames the rows, always or for two rows at once; and statuses that do not.
+/// Guarantees: blamed rows are dropped, alone where the fault may be one row's alone; nothing else loses a row.
 #[tokio::test]
 async fn statuses_that_blame_the_rows_drop_them() {
-    for (status, dropped) in [(400, 2), (413, 2), (415, 2), (401, 0), (404, 0), (503, 0)] {
+    for (status, text, dropped, requests) in [
+        (400, "{\"reason\": \"malformed\"}", 1, 3),
+        (400, "a proxy's words", 1, 3),
+        (413, "", 1, 3),
+        (400, "{\"reason\": \"unknown_stream\"}", 2, 1),
+        (400, "{\"reason\": \"wrong_type\"}", 2, 1),
+        (415, "", 2, 1),
+        (401, "", 0, 3),
+        (404, "", 0, 3),
+        (503, "", 0, 3),
+    ] {
         let rig = Rig::new();
         rig.push("host", 2);
-        let (line, _) = http(&[(status, None)]).await;
+        let (line, door) = http(&[(status, None), (status, None)]).await;
+        door.lock().unwrap().texts = [text, text].map(str::to_owned).into();
         rig.drain(line).await;
-        assert_eq!(rig.metrics.dropped(Dropped::Refused).get(), dropped, "{status}");
-        assert_eq!(rig.metrics.acknowledged_rows.get(), 2 - dropped, "{status}");
+        assert_eq!(rig.metrics.dropped(Dropped::Refused).get(), dropped, "{status} {text}");
+        assert_eq!(rig.metrics.acknowledged_rows.get(), 2 - dropped, "{status} {text}");
+        assert_eq!(door.lock().unwrap().seen.len(), requests, "{status} {text}");
     }
+}
+
+/// Scenario: the gateway takes a request but for some of its rows; something answers 200 that is no gateway.
+/// Guarantees: rows that were not taken are dropped and never counted as acknowledged; a stranger's 200 is no acknowledgement.
+#[tokio::test]
+async fn only_rows_that_the_gateway_says_it_holds_are_acknowledged() {
+    let rig = Rig::new();
+    rig.push("host", 5);
+    let (line, door) = http(&[]).await;
+    door.lock().unwrap().texts =
+        ["<html>log in</html>", "{\"ok\": true}", "{\"rows\": 3, \"refused\": [{\"count\": 2}]}"]
+            .map(str::to_owned)
+            .into();
+    rig.drain(line).await;
+    assert_eq!(door.lock().unwrap().seen.len(), 3);
+    assert_eq!((rig.metrics.acknowledged_rows.get(), rig.metrics.dropped(Dropped::Refused).get()), (3, 2));
+    assert_eq!(rig.metrics.uplink_requests.with_label_values(&["retry"]).get(), 2);
+}
+
+/// An in-process gateway that judges requests by their numbers.
+fn judging(judge: impl Fn(&[i64], usize) -> Result<(), UplinkError> + Send + Sync + 'static) -> (Line, Calls) {
+    let calls = Calls::default();
+    let seen = Arc::clone(&calls);
+    let submit: Submit = Box::new(move |rows| {
+        let numbers = numbers(&rows.rows);
+        let mut seen = seen.lock().unwrap();
+        let answer = judge(&numbers, seen.len());
+        seen.push((rows.stream.name.to_string(), numbers, answer.is_ok()));
+        Box::pin(async move { answer })
+    });
+    (Line::InProcess(submit), calls)
+}
+
+fn refused() -> UplinkError {
+    UplinkError::Refused { reason: "no".into() }
+}
+
+fn taken(calls: &Calls) -> Vec<i64> {
+    calls.lock().unwrap().iter().filter(|(.., ok)| *ok).flat_map(|(_, numbers, _)| numbers.clone()).collect()
+}
+
+/// Scenario: two rows of a hundred, pushed in several entries, are refused wherever they are.
+/// Guarantees: they alone are lost; every other row is taken once, in order, with the number it had.
+#[tokio::test]
+async fn a_bad_row_costs_only_itself() {
+    let rig = Rig::new();
+    for count in [30, 1, 60, 9] {
+        rig.push("host", count);
+    }
+    let (line, calls) =
+        judging(|numbers, _| if numbers.contains(&0) || numbers.contains(&71) { Err(refused()) } else { Ok(()) });
+    rig.drain(line).await;
+    assert_eq!(taken(&calls), (1..71).chain(72..100).collect::<Vec<_>>());
+    assert_eq!((rig.metrics.acknowledged_rows.get(), rig.metrics.dropped(Dropped::Refused).get()), (98, 2));
+    assert!(calls.lock().unwrap().len() < 40, "{} requests", calls.lock().unwrap().len());
+}
+
+/// Scenario: the gateway takes fewer rows at once than the agent was told to send, and is away for a while in between.
+/// Guarantees: no row is lost or taken twice, and the agent learns the limit instead of meeting it each time.
+#[tokio::test]
+async fn a_limit_of_the_gateway_costs_no_row() {
+    let rig = Rig::new();
+    for _ in 0..100 {
+        rig.push("host", 4);
+    }
+    let (line, calls) = judging(|numbers, call| match (numbers.len(), call) {
+        (_, 3..=5) => away(),
+        (17.., _) => Err(refused()),
+        _ => Ok(()),
+    });
+    rig.drain(line).await;
+    assert_eq!(taken(&calls), (0..400).collect::<Vec<_>>());
+    assert_eq!(rig.metrics.acknowledged_rows.get(), 400);
+
+    let rig = Rig { settings: UplinkSettings { request_rows: 40, ..rig.settings.clone() }, ..Rig::new() };
+    for _ in 0..100 {
+        rig.push("host", 4);
+    }
+    let (line, calls) = judging(|numbers, _| if numbers.len() > 16 { Err(refused()) } else { Ok(()) });
+    rig.drain(line).await;
+    assert_eq!(taken(&calls), (0..400).collect::<Vec<_>>());
+    let refusals = calls.lock().unwrap().iter().filter(|(.., ok)| !ok).count();
+    assert!(refusals <= 3, "{refusals} refusals");
+}
+
+/// Scenario: the gateway refuses every row, of a request of thousands.
+/// Guarantees: the agent gives up on it after a bounded number of requests, and counts all as lost.
+#[tokio::test]
+async fn rows_that_are_all_refused_cost_a_bounded_number_of_requests() {
+    let rig = Rig::new();
+    rig.push("host", 5_000);
+    let (line, calls) = judging(|_, _| Err(refused()));
+    rig.drain(line).await;
+    assert_eq!((rig.metrics.dropped(Dropped::Refused).get(), rig.queue.rows()), (5_000, 0));
+    assert!(calls.lock().unwrap().len() <= REFUSALS_MAX + 1, "{} requests", calls.lock().unwrap().len());
 }
 
 /// Scenario: nobody listens at first.
@@ -268,8 +391,7 @@ async fn a_gateway_that_is_not_there_yet_is_waited_for() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let url = format!("http://{address}/v1/arrow").parse().unwrap();
-    let line = Line::Http { client: reqwest::Client::new(), url, sender: "edge-1".into() };
+    let line = line_to(&format!("http://{address}"));
     let finish = CancellationToken::new();
     let running = tokio::spawn(rig.sender(line).run(finish.clone(), PATIENCE));
     let deadline = Instant::now() + PATIENCE;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use airan_decode::TextFormat;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 
+use crate::address::Endpoint;
 use crate::uplink::plain;
 
 /// OpenMetrics 1.0 first, text 0.0.4 next, then whatever there is.
@@ -50,23 +51,23 @@ impl ScrapeError {
 /// The text and its format. `most` bounds the decompressed bytes.
 pub(crate) async fn fetch(
     client: &reqwest::Client,
-    url: &reqwest::Url,
+    endpoint: &Endpoint,
     timeout: Duration,
     most: usize,
 ) -> Result<(Vec<u8>, TextFormat), ScrapeError> {
-    let read = tokio::time::timeout(timeout, read(client, url, timeout, most));
+    let read = tokio::time::timeout(timeout, read(client, endpoint, timeout, most));
     read.await.unwrap_or(Err(ScrapeError::Timeout(timeout)))
 }
 
 async fn read(
     client: &reqwest::Client,
-    url: &reqwest::Url,
+    endpoint: &Endpoint,
     timeout: Duration,
     most: usize,
 ) -> Result<(Vec<u8>, TextFormat), ScrapeError> {
-    let broken = |error: reqwest::Error| ScrapeError::Connection(plain(&error));
-    let request = client
-        .get(url.clone())
+    let broken = |error: reqwest::Error| ScrapeError::Connection(plain(&error.without_url()));
+    let request = endpoint
+        .authorized(client.get(endpoint.url.clone()))
         .header(ACCEPT, ACCEPTED)
         .header("x-prometheus-scrape-timeout-seconds", timeout.as_secs_f64().to_string());
     let mut answer = request.send().await.map_err(broken)?;

@@ -12,6 +12,7 @@ use airan_model::limits::Limits;
 use airan_model::reject::Reason;
 use tokio_util::sync::CancellationToken;
 
+use crate::address::Endpoint;
 use crate::agent::Shared;
 pub(crate) use fetch::ScrapeError;
 pub(crate) use labels::Additions;
@@ -20,7 +21,7 @@ pub(crate) use schedule::Schedule;
 /// A target that is ready to be scraped.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    pub(crate) url: reqwest::Url,
+    pub(crate) endpoint: Endpoint,
     pub(crate) schedule: Schedule,
     pub(crate) timeout: Duration,
     pub(crate) limits: Limits,
@@ -53,10 +54,10 @@ pub(crate) async fn run(target: Target, client: reqwest::Client, shared: Arc<Sha
         shared.metrics.target_up.with_label_values(&[name]).set(i64::from(is_up));
         match outcome {
             Err(error) if was_up != Some(false) => {
-                tracing::warn!(target_name = name, url = %target.url, reason = %error, "scraping fails");
+                tracing::warn!(target_name = name, url = target.endpoint.shown, reason = %error, "scraping fails");
             }
             Ok(samples) if was_up != Some(true) => {
-                tracing::info!(target_name = name, url = %target.url, samples, "scraping works");
+                tracing::info!(target_name = name, url = target.endpoint.shown, samples, "scraping works");
             }
             _ => {}
         }
@@ -68,7 +69,7 @@ pub(crate) async fn run(target: Target, client: reqwest::Client, shared: Arc<Sha
 async fn scrape(target: &Target, client: &reqwest::Client, shared: &Arc<Shared>) -> Result<u64, ScrapeError> {
     let now = shared.clock.now();
     let timer = shared.metrics.scrape_seconds.with_label_values(&[target.name()]).start_timer();
-    let fetched = fetch::fetch(client, &target.url, target.timeout, target.limits.request_bytes).await;
+    let fetched = fetch::fetch(client, &target.endpoint, target.timeout, target.limits.request_bytes).await;
     timer.observe_duration();
     let (text, format) = fetched?;
 
