@@ -1,7 +1,7 @@
 //! Admission: what the gateway adds to decoded rows, and which partition they go to.
 //!
 //! Adds `received_at`, `region` and `site` (from the inventory), `clock`, `source`, and `batch` and `seq` where the sender
-//! sent none. A time too far from the time of reception is replaced by it. Works on whole columns: the rows of a request
+//! sent none; `source` tells which of the two made the identity. A time too far from the time of reception is replaced by it. Works on whole columns: the rows of a request
 //! mostly belong to one node, and then nothing is done once a row but comparing its node with the one before. Pure: the time,
 //! the inventory and the identity are arguments.
 
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use airan_decode::DecodedRows;
-use airan_model::identity::{BatchId, partition_of};
+use airan_model::identity::{BatchId, is_gateway_source, partition_of};
 use airan_model::inventory::{Inventory, UNASSIGNED};
 use airan_model::schema;
 use airan_model::time::{Micros, Plausibility, format_rfc3339};
@@ -21,7 +21,7 @@ use arrow::buffer::{Buffer, OffsetBuffer};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use foldhash::fast::RandomState;
 
-use crate::layout::{Columns, Layout, TypeMismatch};
+use crate::layout::{ColumnError, Columns, Layout};
 
 /// Attribute that keeps the time a sender gave where it was not plausible.
 pub const SENDER_TS: &str = "airan.sender_ts";
@@ -34,6 +34,19 @@ const CLOCK_IMPLAUSIBLE: &str = "implausible";
 /// The layouts of all streams, by name.
 pub(crate) type Layouts = HashMap<Arc<str>, Arc<Layout>, RandomState>;
 
+/// Where nodes stood before the inventory in force.
+///
+/// Duplicates are known by the shard of a site's partition. Were a row that is sent again after its node has moved to go to the
+/// new site, the old site's shard would not meet it, and the row would be stored twice. So for as long as a request under way
+/// may be repeated, rows of the time before the move go where they went then. A repetition that comes later is stored again.
+#[derive(Clone, Debug)]
+pub(crate) struct Before {
+    /// The inventory.
+    pub inventory: Arc<Inventory>,
+    /// Until when it was in force.
+    pub until: Micros,
+}
+
 /// What admission has to know about a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Admission<'a> {
@@ -41,6 +54,8 @@ pub(crate) struct Admission<'a> {
     pub layouts: &'a Layouts,
     /// Where nodes belong.
     pub inventory: &'a Inventory,
+    /// Where they stood before, while rows of that time may be repetitions.
+    pub before: Option<&'a Before>,
     /// Partitions of the topic.
     pub partitions: i32,
     /// Which times are believed.
@@ -85,9 +100,9 @@ pub(crate) enum AdmitError {
     /// The stream is not in the catalog.
     #[error("there is no stream `{0}`")]
     UnknownStream(String),
-    /// A column of a known name has another type.
+    /// A column of a known name has another type, or a name occurs twice.
     #[error(transparent)]
-    Type(#[from] TypeMismatch),
+    Column(#[from] ColumnError),
     /// `batch` or `seq` as sent is not an identity.
     #[error("`batch` must be 32 hex digits and `seq` not negative")]
     Identity,
@@ -112,12 +127,12 @@ pub(crate) fn admit(decoded: &[DecodedRows], admission: &Admission) -> Result<Ad
         let nodes = nodes(&mut columns, layout, admission.sender)?;
         believe_or_replace_time(&mut columns, layout, &nodes, admission, &mut admitted.implausible)?;
         columns.set(layout.place(schema::RECEIVED_AT), Arc::new(times(vec![admission.received_at; columns.rows])));
-        if columns.at(layout.place(schema::SOURCE)).is_none_or(|source| source.null_count() > 0) {
-            columns.set(layout.place(schema::SOURCE), Arc::new(constant(admission.source, columns.rows)?));
-        }
-        identify(&mut columns, layout, admission.batch, &mut next_seq)?;
+        let identity = identify(&mut columns, layout, admission.batch, &mut next_seq)?;
+        name_source(&mut columns, layout, admission.source, identity)?;
 
-        let placed = place(&nodes, columns.rows, admission, &mut admitted.missing);
+        let ts = columns.at(layout.place(schema::TS)).and_then(|ts| ts.as_primitive_opt::<TimestampMicrosecondType>());
+        let is_old = |row: usize| admission.before.zip(ts).is_some_and(|(before, ts)| ts.value(row) < before.until);
+        let placed = place(&nodes, columns.rows, is_old, admission, &mut admitted.missing);
         placed.fill(&mut columns, layout)?;
         placed.split(columns, layout, &mut admitted.parts)?;
     }
@@ -210,8 +225,20 @@ fn with_attribute(
     Ok(Arc::new(built.finish()))
 }
 
+/// Who made the identity of some rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Identity {
+    Senders,
+    Gateways,
+}
+
 /// Checks `batch` and `seq` as sent, or gives the rows the request's identity and the next numbers.
-fn identify(columns: &mut Columns, layout: &Layout, batch: BatchId, next_seq: &mut i64) -> Result<(), AdmitError> {
+fn identify(
+    columns: &mut Columns,
+    layout: &Layout,
+    batch: BatchId,
+    next_seq: &mut i64,
+) -> Result<Identity, AdmitError> {
     let (batch_place, seq_place) = (layout.place(schema::BATCH), layout.place(schema::SEQ));
     let sent = columns.at(batch_place).zip(columns.at(seq_place));
     if let Some((batches, seqs)) = sent.filter(|(batch, seq)| batch.null_count() == 0 && seq.null_count() == 0) {
@@ -223,12 +250,31 @@ fn identify(columns: &mut Columns, layout: &Layout, batch: BatchId, next_seq: &m
             good = batch;
         }
         let positive = seqs.as_primitive::<Int64Type>().values().iter().all(|seq| *seq >= 0);
-        return if positive { Ok(()) } else { Err(AdmitError::Identity) };
+        return if positive { Ok(Identity::Senders) } else { Err(AdmitError::Identity) };
     }
     let end = *next_seq + columns.rows as i64;
     columns.set(batch_place, Arc::new(constant(&batch.to_hex(), columns.rows)?));
     columns.set(seq_place, Arc::new(Int64Array::from_iter_values(*next_seq..end)));
     *next_seq = end;
+    Ok(Identity::Gateways)
+}
+
+/// Sets `source` such that [`is_gateway_source`] tells who made the identity: `arrow/ipc` or `arrow/<as sent>` if the gateway
+/// did, `arrow+id/ipc` or as sent if the sender did. By that the processor knows how long a batch is worth remembering.
+fn name_source(columns: &mut Columns, layout: &Layout, source: &str, identity: Identity) -> Result<(), AdmitError> {
+    let place = layout.place(schema::SOURCE);
+    let sent = columns.at(place).filter(|sent| sent.null_count() == 0);
+    let named = match (sent, identity) {
+        (Some(_), Identity::Senders) => return Ok(()),
+        (None, Identity::Senders) => constant(&source.replacen('/', "+id/", 1), columns.rows)?,
+        (None, Identity::Gateways) => constant(source, columns.rows)?,
+        (Some(sent), Identity::Gateways) => {
+            let door = source.split('/').next().unwrap_or_default();
+            let named = |sent: &str| if is_gateway_source(sent) { sent.to_owned() } else { format!("{door}/{sent}") };
+            sent.as_string::<i32>().iter().map(|sent| sent.map(named)).collect()
+        }
+    };
+    columns.set(place, Arc::new(named));
     Ok(())
 }
 
@@ -248,14 +294,21 @@ struct Placed {
     of_row: Vec<u32>,
 }
 
-/// Looks up each distinct node once.
-fn place(nodes: &StringArray, rows: usize, admission: &Admission, missing: &mut Vec<(Box<str>, u64)>) -> Placed {
+/// Looks up each distinct node once, or twice where rows of before a move are among the others.
+fn place(
+    nodes: &StringArray,
+    rows: usize,
+    is_old: impl Fn(usize) -> bool,
+    admission: &Admission,
+    missing: &mut Vec<(Box<str>, u64)>,
+) -> Placed {
     let unassigned: Arc<str> = Arc::from(UNASSIGNED);
     let mut homes = Vec::new();
     let mut unknown: Vec<Option<u64>> = Vec::new(); // rows of a node without a place, by home
-    let mut look_up = |node: &str| {
+    let mut look_up = |(node, is_old): (&str, bool)| {
         let found = admission.inventory.place(node);
-        let (region, site) = match found {
+        let before = admission.before.filter(|_| is_old);
+        let (region, site) = match before.map_or(found, |before| before.inventory.place(node)) {
             Some(found) => (Arc::clone(&found.region), Arc::clone(&found.site)),
             None => (Arc::clone(&unassigned), Arc::clone(&unassigned)),
         };
@@ -264,11 +317,12 @@ fn place(nodes: &StringArray, rows: usize, admission: &Admission, missing: &mut 
         (homes.len() - 1) as u32
     };
 
-    let mut by_node: HashMap<&str, u32, RandomState> = HashMap::default();
+    let mut by_node: HashMap<(&str, bool), u32, RandomState> = HashMap::default();
     let mut of_row: Vec<u32> = Vec::new();
-    let mut last = (nodes.value(0), look_up(nodes.value(0)));
+    let first = (nodes.value(0), is_old(0));
+    let mut last = (first, look_up(first));
     for row in 1..rows {
-        let node = nodes.value(row);
+        let node = (nodes.value(row), is_old(row));
         if node != last.0 {
             if of_row.is_empty() {
                 by_node.insert(last.0, last.1);
@@ -292,7 +346,7 @@ fn place(nodes: &StringArray, rows: usize, admission: &Admission, missing: &mut 
     if by_node.is_empty() {
         by_node.insert(last.0, last.1);
     }
-    missing.extend(by_node.iter().filter_map(|(node, home)| Some(((*node).into(), unknown[*home as usize]?))));
+    missing.extend(by_node.iter().filter_map(|((node, _), home)| Some(((*node).into(), unknown[*home as usize]?))));
     Placed { homes, of_row }
 }
 

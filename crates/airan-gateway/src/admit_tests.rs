@@ -4,14 +4,20 @@ use arrow::record_batch::RecordBatch;
 use super::*;
 use crate::testing::{NOW, accelerator, accelerator_at, catalog, inventory, table};
 
-/// Admits for three partitions, sender `192.0.2.1`, batch 7.
+/// Admits for 64 partitions, sender `192.0.2.1`, batch 7.
 fn admitted(decoded: &[DecodedRows]) -> Result<Admitted, AdmitError> {
+    admitted_after(None, decoded)
+}
+
+/// The same, where another inventory was in force before.
+fn admitted_after(before: Option<&Before>, decoded: &[DecodedRows]) -> Result<Admitted, AdmitError> {
     let catalog = catalog();
     admit(
         decoded,
         &Admission {
             layouts: &Layout::of_catalog(&catalog),
             inventory: &inventory(),
+            before,
             partitions: 64,
             plausibility: Plausibility::default(),
             received_at: NOW,
@@ -93,6 +99,35 @@ fn mixed_rows_are_split_by_the_partition_of_their_site() {
     }
     seen.sort_unstable();
     assert_eq!(seen, (0..9).collect::<Vec<_>>());
+}
+
+/// Scenario: a node moves to another site and one is placed for the first time; rows of before and after, also of nodes that
+/// stay, come in one request.
+/// Guarantees: rows of before go where they went then, so that repetitions are known there; all others to the sites of now; a
+/// node that is placed now is not told as missing.
+#[test]
+fn rows_of_before_a_move_go_where_they_went_then() {
+    let catalog = catalog();
+    // Before: `a1` was at site-b, `b1` where it is, `c1` nowhere.
+    let text = "regions:\n- name: north\n  jurisdiction: eu\n  sites:\n  - {name: site-b, nodes: [a1, b1]}\n";
+    let before = Before { inventory: Arc::new(Inventory::parse("test", text).unwrap()), until: NOW - MINUTE };
+    let (old, new) = (NOW - 2 * MINUTE, NOW);
+    let rows = [("a1", old), ("a1", new), ("a1", old), ("b1", old), ("c1", old), ("c1", new), ("a1", NOW - MINUTE)];
+    let sites = |before: Option<&Before>| {
+        let admitted = admitted_after(before, &[accelerator_at(&catalog, &rows)]).unwrap();
+        assert!(admitted.missing.is_empty());
+        let mut sites = vec![String::new(); rows.len()];
+        for part in &admitted.parts {
+            let rows = joined(part);
+            for (seq, site) in seqs(&rows).into_iter().zip(texts(&rows, "site")) {
+                assert_eq!(part.partition, partition_of(&site, 64));
+                sites[seq as usize] = site;
+            }
+        }
+        sites
+    };
+    assert_eq!(sites(Some(&before)), ["site-b", "site-a", "site-b", "site-b", UNASSIGNED, "site-c", "site-a"]);
+    assert_eq!(sites(None), ["site-a", "site-a", "site-a", "site-b", "site-c", "site-c", "site-a"]);
 }
 
 /// Scenario: times of 1970 and 2100, on the edges, and none at all, among good ones.
@@ -192,10 +227,41 @@ fn an_agents_identity_is_kept() {
     assert_eq!(texts(&joined(&bare.parts[0]), "node"), ["192.0.2.1"]);
 }
 
-/// Scenario: a known column of another type, and no rows at all.
+/// Scenario: rows with and without an identity of their own, with and without a `source` of their own.
+/// Guarantees: `source` tells who made the identity, and keeps what the sender said; each door's name tells it too.
+#[test]
+fn the_source_tells_who_made_the_identity() {
+    let catalog = catalog();
+    let source_of = |own_identity: bool, source: Option<&str>| {
+        let ts = TimestampMicrosecondArray::from(vec![NOW]).with_timezone("UTC");
+        let mut columns: Vec<(&str, ArrayRef)> =
+            vec![("ts", Arc::new(ts)), ("node", Arc::new(StringArray::from(vec!["a1"])))];
+        if own_identity {
+            columns.push(("batch", Arc::new(StringArray::from(vec![BatchId(9).to_hex()]))));
+            columns.push(("seq", Arc::new(Int64Array::from(vec![3]))));
+        }
+        columns.extend(source.map(|source| ("source", Arc::new(StringArray::from(vec![source])) as ArrayRef)));
+        texts(&joined(&admitted(&[table(&catalog, "accelerator", columns)]).unwrap().parts[0]), "source").remove(0)
+    };
+    for (own_identity, sent, named) in [
+        (false, None, "ndjson/json"),
+        (false, Some("scrape/prometheus"), "ndjson/scrape/prometheus"),
+        (false, Some("otlp_http/json"), "otlp_http/json"),
+        (true, None, "ndjson+id/json"),
+        (true, Some("scrape/prometheus"), "scrape/prometheus"),
+    ] {
+        assert_eq!(source_of(own_identity, sent), named, "{own_identity} {sent:?}");
+        assert_eq!(is_gateway_source(named), !own_identity, "{named}");
+    }
+    for door in crate::Door::ALL {
+        assert!(is_gateway_source(&format!("{}/x", door.as_str())), "{door:?}");
+    }
+}
+
+/// Scenario: a known column of another type, a second column of one name, and no rows at all.
 /// Guarantees: refused by name; nothing comes of nothing.
 #[test]
-fn a_column_of_another_type_is_refused() {
+fn columns_that_cannot_be_taken_are_refused() {
     let catalog = catalog();
     let rows =
         table(&catalog, "accelerator", vec![("utilization", Arc::new(StringArray::from(vec!["0.5"])) as ArrayRef)]);
@@ -203,4 +269,12 @@ fn a_column_of_another_type_is_refused() {
     assert!(error.to_string().contains("`utilization`"), "{error}");
     let none = admitted(&[accelerator(&catalog, &[])]).unwrap();
     assert!(none.rows == 0 && none.parts.is_empty());
+
+    let text = |value: &str| Arc::new(StringArray::from(vec![value])) as ArrayRef;
+    for twice in ["site", "unknown"] {
+        let rows =
+            table(&catalog, "accelerator", vec![(twice, text("own")), ("node", text("a1")), (twice, text("other"))]);
+        let error = admitted(&[rows]).unwrap_err().to_string();
+        assert_eq!(error, format!("column `{twice}` occurs twice"));
+    }
 }

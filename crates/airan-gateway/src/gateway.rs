@@ -15,6 +15,9 @@
 //! | produce | airan-bus | durable before it is acknowledged |
 //!
 //! Beside the path: `ticks.rs` lets time pass in silent partitions, `rejects.rs` records what was refused.
+//!
+//! The doors come first ([`Doors::bind`]) and listen before there is a bus: until [`Gateway::run`] they answer 503 with
+//! Retry-After (`UNAVAILABLE` with RetryInfo). Sockets and connections stay the same when the rest comes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,6 +27,7 @@ use std::time::Duration;
 use airan_bus::Bus;
 use airan_model::catalog::Catalog;
 use airan_model::inventory::Inventory;
+use airan_model::settings::BadSetting;
 use airan_model::time::Clock;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -32,26 +36,33 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::doors::serve::{Serving, serve};
-use crate::doors::{grpc, http};
+use crate::doors::{Entrance, grpc, http};
 use crate::intake::Intake;
 use crate::metrics::GatewayMetrics;
 use crate::missing::MissingNode;
 use crate::rejects::{self, RejectWriter};
-use crate::settings::{SettingError, Settings};
+use crate::settings::Settings;
 use crate::ticks;
 
 /// Rows already gathered have this long to reach the bus, also when requests took all the time there was for draining.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
-/// The gateway role, its doors bound but not yet open.
-pub struct Gateway {
+/// The doors alone: they listen, and answer that the sender may come again. Dropped, they are closed at once.
+pub struct Doors {
     settings: Settings,
+    metrics: Arc<GatewayMetrics>,
+    entrance: Entrance,
+    addresses: Addresses,
+    serving: JoinSet<()>,
+    closing: CancellationToken,
+}
+
+/// The gateway role, its doors not yet open.
+pub struct Gateway {
+    doors: Doors,
     bus: Arc<dyn Bus>,
     intake: Intake,
     rejects: RejectWriter,
-    http: TcpListener,
-    grpc: TcpListener,
-    addresses: Addresses,
 }
 
 /// Where the doors listen. With port 0 in the settings these are the ports the system chose.
@@ -68,7 +79,7 @@ pub struct Addresses {
 pub enum BindError {
     /// A setting that cannot work.
     #[error(transparent)]
-    Setting(#[from] SettingError),
+    Setting(#[from] BadSetting),
     /// The address is taken, or not this machine's.
     #[error("cannot listen on {address} (gateway.{setting}): {error}")]
     Listen {
@@ -89,9 +100,59 @@ pub enum BindError {
 #[error("a task of the gateway broke")]
 pub struct StopError(#[from] JoinError);
 
+impl Doors {
+    /// Checks the settings, takes the ports and answers on them. Must be called inside a tokio runtime.
+    pub async fn bind(settings: Settings) -> Result<Doors, BindError> {
+        settings.check()?;
+        let http = listen("http", settings.http).await?;
+        let grpc = listen("grpc", settings.grpc).await?;
+        let at = |listener: &TcpListener, wanted| listener.local_addr().unwrap_or(wanted);
+        let addresses = Addresses { http: at(&http, settings.http), grpc: at(&grpc, settings.grpc) };
+        let metrics = Arc::new(GatewayMetrics::new()?);
+        let entrance = Entrance::new(Arc::clone(&metrics), settings.load.retry_after.get());
+        let closing = CancellationToken::new();
+        let serving_as = |name: &'static str, only_http2| Serving {
+            name,
+            connections: settings.load.connections,
+            header_timeout: settings.request.header_timeout.get(),
+            drain: settings.drain.get(),
+            only_http2,
+            open: metrics.connections.with_label_values(&[name]),
+        };
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(http, http::routes(entrance.clone()), serving_as("http", false), closing.clone()));
+        serving.spawn(serve(grpc, grpc::routes(entrance.clone()), serving_as("grpc", true), closing.clone()));
+        Ok(Doors { settings, metrics, entrance, addresses, serving, closing })
+    }
+
+    /// Puts the rest of the gateway behind the doors. They open when it runs.
+    pub fn lead_to(
+        self,
+        bus: Arc<dyn Bus>,
+        catalog: Arc<Catalog>,
+        inventory: watch::Receiver<Arc<Inventory>>,
+        clock: Clock,
+    ) -> Gateway {
+        let (record, rejects) = rejects::channel(Arc::clone(&bus), Arc::clone(&self.metrics));
+        let metrics = Arc::clone(&self.metrics);
+        let intake = Intake::new(&self.settings, &bus, catalog, inventory, clock, record, metrics);
+        Gateway { doors: self, bus, intake, rejects }
+    }
+
+    /// Where they listen.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// What the gateway counts, from the first request on.
+    pub fn metrics(&self) -> Arc<GatewayMetrics> {
+        Arc::clone(&self.metrics)
+    }
+}
+
 impl Gateway {
-    /// Checks the settings and takes the ports. Rows are taken through [`Gateway::intake`] from here on, through the doors
-    /// once it runs. Must be called inside a tokio runtime.
+    /// Doors and what stands behind them, in one step. Rows are taken through [`Gateway::intake`] from here on, through the
+    /// doors once it runs. Must be called inside a tokio runtime.
     pub async fn bind(
         settings: Settings,
         bus: Arc<dyn Bus>,
@@ -99,37 +160,23 @@ impl Gateway {
         inventory: watch::Receiver<Arc<Inventory>>,
         clock: Clock,
     ) -> Result<Gateway, BindError> {
-        settings.check()?;
-        let http = listen("http", settings.http).await?;
-        let grpc = listen("grpc", settings.grpc).await?;
-        let at = |listener: &TcpListener, wanted| listener.local_addr().unwrap_or(wanted);
-        let addresses = Addresses { http: at(&http, settings.http), grpc: at(&grpc, settings.grpc) };
-        let metrics = Arc::new(GatewayMetrics::new()?);
-        let (record, rejects) = rejects::channel(Arc::clone(&bus), Arc::clone(&metrics));
-        let intake = Intake::new(&settings, &bus, catalog, inventory, clock, record, metrics);
-        Ok(Gateway { settings, bus, intake, rejects, http, grpc, addresses })
+        Ok(Doors::bind(settings).await?.lead_to(bus, catalog, inventory, clock))
     }
 
-    /// Opens the doors and serves until `stop` (or until a door breaks); then finishes what is under way, for at most the `drain` setting.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), StopError> {
-        let Gateway { settings, bus, intake, rejects, http, grpc, addresses } = self;
-        let metrics = intake.metrics();
-        let drain = settings.drain.get();
-        tracing::info!(http = %addresses.http, grpc = %addresses.grpc, "doors are open");
+    /// Opens the doors, before it is awaited; then serves until `stop` (or until a door breaks), and finishes what is under
+    /// way, for at most the `drain` setting.
+    pub fn run(self, stop: CancellationToken) -> impl Future<Output = Result<(), StopError>> + Send + 'static {
+        let Addresses { http, grpc } = self.doors.addresses;
+        self.doors.entrance.open(self.intake.clone());
+        tracing::info!(%http, %grpc, "doors are open");
+        self.serve(stop)
+    }
 
-        let serving = |name: &'static str, only_http2| Serving {
-            name,
-            connections: settings.load.connections,
-            header_timeout: settings.request.header_timeout.get(),
-            drain,
-            only_http2,
-            open: metrics.connections.with_label_values(&[name]),
-        };
-        let closing = stop.child_token();
+    async fn serve(self, stop: CancellationToken) -> Result<(), StopError> {
+        let Gateway { doors, bus, intake, rejects } = self;
+        let Doors { settings, metrics, serving: mut doors, closing, .. } = doors;
+        let drain = settings.drain.get();
         let stopped = CancellationToken::new();
-        let mut doors = JoinSet::new();
-        doors.spawn(serve(http, http::routes(intake.clone()), serving("http", false), closing.clone()));
-        doors.spawn(serve(grpc, grpc::routes(intake.clone()), serving("grpc", true), closing.clone()));
         let mut beside = JoinSet::new();
         beside.spawn(ticks::run(bus, settings.tick.get(), Arc::clone(&metrics), closing.clone()));
         beside.spawn(rejects.run(stopped.clone()));
@@ -155,12 +202,12 @@ impl Gateway {
 
     /// Where the doors listen.
     pub fn addresses(&self) -> Addresses {
-        self.addresses
+        self.doors.addresses
     }
 
     /// What the gateway counts.
     pub fn metrics(&self) -> Arc<GatewayMetrics> {
-        self.intake.metrics()
+        self.doors.metrics()
     }
 
     /// The entrance for rows of this process; also tells which nodes have no site.
@@ -185,7 +232,7 @@ async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListene
     TcpListener::bind(address).await.map_err(|error| BindError::Listen { setting, address, error })
 }
 
-/// Forgets missing nodes that a new inventory places.
+/// Puts each new inventory in force.
 async fn follow_inventory(intake: Intake, stop: CancellationToken) {
     let mut inventory = intake.inner.inventory.clone();
     loop {
@@ -197,7 +244,6 @@ async fn follow_inventory(intake: Intake, stop: CancellationToken) {
             return; // nobody reloads it any more
         }
         let now = Arc::clone(&inventory.borrow_and_update());
-        intake.inner.missing.retain(|node| now.place(node).is_none());
-        intake.inner.metrics.unassigned_nodes.set(intake.inner.missing.len() as i64);
+        intake.inner.follow(now);
     }
 }

@@ -34,6 +34,7 @@ impl Fixture {
         let admission = Admission {
             layouts: &Layout::of_catalog(&catalog),
             inventory,
+            before: None,
             partitions: self.bus.partitions(),
             plausibility: Plausibility::default(),
             received_at: NOW,
@@ -265,4 +266,18 @@ async fn nothing_is_acknowledged_at_once() {
     let fixture = fixture(1, |_| {});
     fixture.gatherer.offer(Door::Ndjson, Vec::new()).unwrap().settled().await.unwrap();
     assert_eq!(fixture.sums(), [0; 4]);
+}
+
+/// Scenario: one row of more text than a processor unpacks, that packs very well.
+/// Guarantees: its sender is told; no message goes out that no processor would take.
+#[tokio::test]
+async fn a_row_that_no_processor_would_unpack_is_refused() {
+    let fixture = fixture(1, |_| {});
+    let long = "x".repeat(airan_model::message::MESSAGE_LIMITS.bytes);
+    let text = |value: &str| Arc::new(StringArray::from(vec![value])) as ArrayRef;
+    let rows = table(&catalog(), "accelerator", vec![("node", text("a1")), ("note", text(&long))]);
+    let pending = fixture.gatherer.offer(Door::Ndjson, fixture.parts(&[rows], &inventory())).unwrap();
+    assert!(matches!(pending.settled().await, Err(Refusal::RowTooLarge { .. })));
+    assert!(fixture.bus.rows().is_empty());
+    assert_eq!(fixture.sums(), [1, 0, 1, 0]);
 }

@@ -3,7 +3,7 @@
 //! Everything up to admission is one piece of plain work on bytes; large bodies do it on a blocking thread. The sums of
 //! DESIGN section 10 are kept here and in `gather`: what was decoded is counted received, and meets exactly one end.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use airan_bus::Bus;
@@ -18,11 +18,11 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::admit::{Admission, AdmitError, Admitted, Layouts, admit};
+use crate::admit::{Admission, AdmitError, Admitted, Before, Layouts, admit};
 use crate::decompress::{Encoding, decompress};
 use crate::gather::Gatherer;
 use crate::inflight::{InFlight, Ticket};
-use crate::layout::Layout;
+use crate::layout::{ColumnError, Layout};
 use crate::metrics::GatewayMetrics;
 use crate::missing::Missing;
 use crate::rejects::Rejects;
@@ -34,6 +34,10 @@ use crate::{Door, Refusal};
 const INLINE_MAX: usize = 1 << 20;
 /// The same for compressed bodies, which grow.
 const INLINE_COMPRESSED_MAX: usize = 128 << 10;
+
+/// How long after a reload rows may be repetitions of rows sent before it, beyond the time of a request: an agent's own request
+/// timeout and longest wait, as they are by default.
+const REPEATED_WITHIN: Micros = 60 * SECOND;
 
 /// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +89,7 @@ pub(crate) struct Inner {
     pub limits: Limits,
     pub partitions: i32,
     pub inventory: watch::Receiver<Arc<Inventory>>,
+    placing: RwLock<Placing>,
     pub clock: Clock,
     pub plausibility: Plausibility,
     pub timeout: Duration,
@@ -95,6 +100,13 @@ pub(crate) struct Inner {
     pub missing: Missing,
     pub rejects: Rejects,
     pub metrics: Arc<GatewayMetrics>,
+}
+
+/// The inventory in force, and the one before it.
+#[derive(Clone)]
+struct Placing {
+    now: Arc<Inventory>,
+    before: Option<Before>,
 }
 
 /// A body's rows, and what its decoder says about the rest.
@@ -134,14 +146,16 @@ impl Intake {
             metrics.in_flight_requests.clone(),
             metrics.in_flight_bytes.clone(),
         );
+        let now = Arc::clone(&inventory.borrow());
         let inner = Inner {
             catalog,
             layouts,
             limits: settings.request.limits(),
             partitions: bus.partitions(),
+            placing: RwLock::new(Placing { now, before: None }),
             inventory,
             clock,
-            plausibility: Plausibility::default(),
+            plausibility: settings.implausible.plausibility(),
             timeout: settings.request.timeout.get(),
             retry_after,
             in_flight,
@@ -212,15 +226,16 @@ impl Intake {
 
 impl Inner {
     /// Decompress, decode, admit; counts what the decoder tells.
-    fn open(&self, parcel: Parcel, ticket: &mut Ticket) -> Result<Opened, Unopened> {
-        let sent = parcel.body.clone();
+    fn open(&self, mut parcel: Parcel, ticket: &mut Ticket) -> Result<Opened, Unopened> {
+        let body = std::mem::take(&mut parcel.body);
+        let sent = body.clone();
         let failed = |refusal: Refusal, body: &Bytes, rows: u64| {
             // A record is for what its sender must mend; a busy gateway is no fault of the body.
             let sha256 = if reason_to_record(&refusal).is_some() { sha256_hex(body) } else { String::new() };
             Unopened { refusal, length: body.len() as u64, sha256, rows }
         };
         let now = self.clock.now();
-        let body = decompress(parcel.encoding, parcel.body, self.limits.request_bytes, ticket)
+        let body = decompress(parcel.encoding, body, self.limits.request_bytes, ticket)
             .inspect(|body| self.shares.pay(&parcel.sender, body.len(), now))
             .map_err(|refusal| {
                 self.shares.pay(&parcel.sender, sent.len(), now);
@@ -260,10 +275,12 @@ impl Inner {
         batch: BatchId,
         received_at: Micros,
     ) -> Result<Admitted, AdmitError> {
-        let inventory = Arc::clone(&self.inventory.borrow());
+        let Placing { now, before } = self.placing.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let repeated = i64::try_from(self.timeout.as_micros()).unwrap_or(i64::MAX).saturating_add(REPEATED_WITHIN);
         let admission = Admission {
             layouts: &self.layouts,
-            inventory: &inventory,
+            inventory: &now,
+            before: before.as_ref().filter(|before| received_at.saturating_sub(before.until) < repeated),
             partitions: self.partitions,
             plausibility: self.plausibility,
             received_at,
@@ -285,6 +302,17 @@ impl Inner {
         Ok(admitted)
     }
 
+    /// Puts an inventory in force.
+    pub fn follow(&self, inventory: Arc<Inventory>) {
+        {
+            let mut placing = self.placing.write().unwrap_or_else(PoisonError::into_inner);
+            let before = std::mem::replace(&mut placing.now, Arc::clone(&inventory));
+            placing.before = Some(Before { inventory: before, until: self.clock.now() });
+        }
+        self.missing.retain(|node| inventory.place(node).is_none());
+        self.metrics.unassigned_nodes.set(self.missing.len() as i64);
+    }
+
     /// Offers the rows to the bus and waits for the end of each of them.
     async fn produce(
         &self,
@@ -304,14 +332,19 @@ impl Inner {
     }
 
     fn count_decoded(&self, door: Door, tally: &Tally) {
-        let of = |counter: &prometheus::IntCounterVec, count: u64| {
-            if count > 0 {
-                counter.with_label_values(&[door.as_str()]).inc_by(count);
+        for (landed, samples) in [
+            ("columns", tally.columns),
+            ("sample", tally.sample_rows),
+            ("sentinel", tally.sentinels),
+            ("refused", tally.refused),
+        ] {
+            if samples > 0 {
+                self.metrics.samples.with_label_values(&[door.as_str(), landed]).inc_by(samples);
             }
-        };
-        of(&self.metrics.samples, tally.samples);
-        of(&self.metrics.sentinels, tally.sentinels);
-        of(&self.metrics.dropped_fields, tally.dropped_fields);
+        }
+        if tally.dropped_fields > 0 {
+            self.metrics.dropped_fields.with_label_values(&[door.as_str()]).inc_by(tally.dropped_fields);
+        }
         if tally.refused > 0 {
             self.count_refused(door, tally.refused);
         }
@@ -409,9 +442,9 @@ fn random_batch() -> BatchId {
 fn reason_of(error: &AdmitError) -> Reason {
     match error {
         AdmitError::UnknownStream(_) => Reason::UnknownStream,
-        AdmitError::Type(_) => Reason::WrongType,
+        AdmitError::Column(ColumnError::Type { .. }) => Reason::WrongType,
         AdmitError::TooManyRows => Reason::TooManySamples,
-        AdmitError::Identity | AdmitError::Arrow(_) => Reason::Malformed,
+        AdmitError::Column(ColumnError::Twice(_)) | AdmitError::Identity | AdmitError::Arrow(_) => Reason::Malformed,
     }
 }
 

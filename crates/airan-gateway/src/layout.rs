@@ -41,12 +41,15 @@ pub(crate) struct Columns {
     pub columns: Vec<(Place, ArrayRef)>,
 }
 
-/// A column of a known name that has another type than the catalog says.
+/// Why rows cannot be taken apart.
 #[derive(Debug, PartialEq, thiserror::Error)]
-#[error("column `{column}` of stream `{stream}` has another type than the catalog says")]
-pub(crate) struct TypeMismatch {
-    stream: String,
-    column: String,
+pub(crate) enum ColumnError {
+    /// A column of a known name that has another type.
+    #[error("column `{column}` of stream `{stream}` has another type than the catalog says")]
+    Type { stream: String, column: String },
+    /// Two columns of one name: what the gateway sets in the first would not hold for the second.
+    #[error("column `{0}` occurs twice")]
+    Twice(String),
 }
 
 impl Layout {
@@ -67,8 +70,13 @@ impl Layout {
     }
 
     /// Takes rows apart. Columns that are null throughout are dropped.
-    pub fn apart(&self, rows: &RecordBatch) -> Result<Columns, TypeMismatch> {
+    pub fn apart(&self, rows: &RecordBatch) -> Result<Columns, ColumnError> {
         let mut columns = Vec::with_capacity(rows.num_columns() + 7); // the envelope's columns follow
+        let mut names: Vec<&str> = rows.schema_ref().fields().iter().map(|field| field.name().as_str()).collect();
+        names.sort_unstable();
+        if let Some([name, _]) = names.array_windows::<2>().find(|[name, next]| name == next) {
+            return Err(ColumnError::Twice((*name).to_owned()));
+        }
         for (field, array) in rows.schema_ref().fields().iter().zip(rows.columns()) {
             if array.null_count() == array.len() {
                 continue;
@@ -84,8 +92,8 @@ impl Layout {
     }
 
     /// A column's error, when it is not of the type its name demands.
-    pub fn mismatch(&self, column: &str) -> TypeMismatch {
-        TypeMismatch { stream: self.stream.name.to_string(), column: column.to_owned() }
+    pub fn mismatch(&self, column: &str) -> ColumnError {
+        ColumnError::Type { stream: self.stream.name.to_string(), column: column.to_owned() }
     }
 
     /// One table from parts with different column sets, in catalog order with unknown columns behind, by name. `extras` are

@@ -25,12 +25,12 @@ mod ticks;
 mod testing;
 
 pub use admit::SENDER_TS;
-pub use gateway::{Addresses, BindError, Gateway, StopError};
+pub use gateway::{Addresses, BindError, Doors, Gateway, StopError};
 pub use intake::{Ack, Intake};
 pub use metrics::{DoorRows, GatewayMetrics};
 pub use missing::MissingNode;
 pub use refusal::Refusal;
-pub use settings::{GatherSettings, LoadSettings, RequestSettings, SettingError, Settings, ShareSettings};
+pub use settings::{GatherSettings, ImplausibleSettings, LoadSettings, RequestSettings, Settings, ShareSettings};
 
 /// Where rows come in. Its name is a metric label and the first half of a row's `source`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -41,13 +41,15 @@ pub struct GatewayMetrics {
     pub wire_bytes: IntCounterVec,
     /// `airan_gateway_decompressed_bytes_total{door}`: bodies after decompression.
     pub body_bytes: IntCounterVec,
-    /// `airan_gateway_samples_total{door}`: samples (points) decoded.
+    /// `airan_gateway_samples_total{door, landed}`: samples by where they landed: in columns of known streams, as rows of
+    /// `sample`, as a sentinel (a value that says that there is none) or refused on their own. A sample is a point of OTLP, a line
+    /// of NDJSON, a row of Arrow.
     pub samples: IntCounterVec,
     /// `airan_gateway_in_flight_requests`: requests under way.
     pub in_flight_requests: IntGauge,
     /// `airan_gateway_in_flight_bytes`: bodies under way.
     pub in_flight_bytes: IntGauge,
-    /// `airan_gateway_connections{door}`: open connections.
+    /// `airan_gateway_connections{listener}`: open connections; `http` carries several doors, `grpc` one.
     pub connections: IntGaugeVec,
     /// `airan_gateway_gather_waiting_bytes`: rows in memory that wait for the bus.
     pub waiting_bytes: IntGauge,
@@ -64,8 +66,6 @@ pub struct GatewayMetrics {
     implausible_nodes: Mutex<Vec<Box<str>>>,
     /// `airan_gateway_dropped_fields_total{door}`: fields that name a subscriber, dropped.
     pub dropped_fields: IntCounterVec,
-    /// `airan_gateway_sentinels_total{door}`: samples whose value says "no value".
-    pub sentinels: IntCounterVec,
     /// `airan_gateway_unassigned_rows_total`: rows of nodes the inventory does not know.
     pub unassigned_rows: IntCounter,
     /// `airan_gateway_unassigned_nodes`: nodes the inventory does not know, as remembered.
@@ -109,7 +109,11 @@ impl GatewayMetrics {
             requests: counters("requests_total", "Answers by door and status.", &["door", "status"])?,
             wire_bytes: counters("received_bytes_total", "Bytes of bodies as sent.", &["door"])?,
             body_bytes: counters("decompressed_bytes_total", "Bytes of bodies after decompression.", &["door"])?,
-            samples: counters("samples_total", "Samples or points decoded.", &["door"])?,
+            samples: counters(
+                "samples_total",
+                "Points, lines or rows read at the doors, by where they landed: columns, sample, sentinel or refused.",
+                &["door", "landed"],
+            )?,
             in_flight_requests: gauge("in_flight_requests", "Requests under way.")?,
             in_flight_bytes: gauge("in_flight_bytes", "Bytes of bodies under way, after decompression.")?,
             connections: IntGaugeVec::new(
@@ -139,7 +143,6 @@ impl GatewayMetrics {
                 "Fields naming a subscriber that were dropped.",
                 &["door"],
             )?,
-            sentinels: counters("sentinels_total", "Samples whose value says that there is none.", &["door"])?,
             unassigned_rows: counter("unassigned_rows_total", "Rows of nodes that the inventory does not know.")?,
             unassigned_nodes: gauge("unassigned_nodes", "Nodes that the inventory does not know.")?,
             unassigned_forgotten: counter(
@@ -159,7 +162,7 @@ impl GatewayMetrics {
 
     /// Adds every metric to a registry. Errs if one of the names is taken.
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 21] = [
+        let all: [Box<dyn Collector>; 20] = [
             Box::new(self.rows_total.clone()),
             Box::new(self.requests.clone()),
             Box::new(self.wire_bytes.clone()),
@@ -175,7 +178,6 @@ impl GatewayMetrics {
             Box::new(self.rejected_unrecorded.clone()),
             Box::new(self.implausible.clone()),
             Box::new(self.dropped_fields.clone()),
-            Box::new(self.sentinels.clone()),
             Box::new(self.unassigned_rows.clone()),
             Box::new(self.unassigned_nodes.clone()),
             Box::new(self.unassigned_forgotten.clone()),

@@ -3,11 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use airan_model::message::Rows;
+use airan_model::message::{MESSAGE_LIMITS, Rows};
 use arrow::datatypes::FieldRef;
 use arrow::record_batch::RecordBatch;
 
 use crate::layout::{Columns, Layout, Place};
+
+/// What no processor would take: it refuses to unpack more. A part of the limit is left for padding.
+const READABLE_BYTES: usize = MESSAGE_LIMITS.bytes - (1 << 20);
 
 /// Why some rows could not become a message.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -74,8 +77,10 @@ fn alike(pieces: &[&Columns]) -> (usize, Vec<FieldRef>) {
 /// Encodes a table whose first row is row `start`, halving it until each message fits.
 fn encode(stream: &Arc<str>, table: &RecordBatch, start: usize, message_max: usize, packed: &mut Vec<Packed>) {
     let rows = table.num_rows();
+    let bytes: usize = table.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum();
+    let is_readable = bytes <= READABLE_BYTES && rows <= MESSAGE_LIMITS.rows;
     let message = match Rows::encode(stream, table) {
-        Ok(message) if message.payload.len() <= message_max => Ok(message),
+        Ok(message) if message.payload.len() <= message_max && is_readable => Ok(message),
         Ok(_) if rows > 1 => {
             let half = rows / 2;
             encode(stream, &table.slice(0, half), start, message_max, packed);

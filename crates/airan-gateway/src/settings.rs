@@ -3,10 +3,11 @@
 //! There are no defaults here: `config/defaults.yaml` holds every one of them and the binary lays the user's file over it.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use airan_model::limits::Limits;
-use airan_model::settings::{BytesSetting, DurationSetting};
+use airan_model::message::GATHER_BYTES_MAX;
+use airan_model::settings::{BadSetting, BytesSetting, Checker, DurationSetting};
+use airan_model::time::Plausibility;
 use serde::{Deserialize, Serialize};
 
 /// The `gateway` section.
@@ -27,6 +28,8 @@ pub struct Settings {
     pub share: ShareSettings,
     /// How rows of many requests become one message.
     pub gather: GatherSettings,
+    /// Which times of rows are not believed.
+    pub implausible: ImplausibleSettings,
     /// Time between two ticks on each partition.
     pub tick: DurationSetting,
     /// How long a shutdown waits for requests under way.
@@ -93,15 +96,21 @@ pub struct GatherSettings {
     pub ack_timeout: DurationSetting,
 }
 
-/// Longest accepted duration: a longer one would overflow sums with the present.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// Which times of rows are not believed, and replaced by the time of reception.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImplausibleSettings {
+    /// Further than this ahead of the time of reception.
+    pub ahead: DurationSetting,
+    /// Further than this behind it.
+    pub behind: DurationSetting,
+}
 
-/// A setting that cannot work.
-#[derive(Debug, thiserror::Error)]
-#[error("gateway.{setting}: {problem}")]
-pub struct SettingError {
-    setting: &'static str,
-    problem: String,
+impl ImplausibleSettings {
+    /// The same rule for admission.
+    pub fn plausibility(&self) -> Plausibility {
+        Plausibility { ahead: self.ahead.micros(), behind: self.behind.micros() }
+    }
 }
 
 impl RequestSettings {
@@ -118,22 +127,19 @@ impl RequestSettings {
 }
 
 impl Settings {
-    /// Refuses values with which the gateway could not work: zero limits, a message size under the gathering size, a door
-    /// on other than loopback without `insecure`.
-    pub fn check(&self) -> Result<(), SettingError> {
-        let refuse = |setting, problem: &str| Err(SettingError { setting, problem: problem.to_owned() });
-        for (setting, address) in [("http", self.http), ("grpc", self.grpc)] {
-            if !self.insecure && !address.ip().to_canonical().is_loopback() {
-                return refuse(
-                    setting,
-                    &format!(
-                        "{address} is not a loopback address and this door has no TLS: set `insecure: true` to accept rows \
-                         from anyone who reaches it"
-                    ),
-                );
-            }
+    /// Refuses values with which the gateway could not work: a door on other than loopback without `insecure`, limits and
+    /// timers of zero, a message size under the gathering size.
+    pub fn check(&self) -> Result<(), BadSetting> {
+        let mut check = Checker::new("gateway");
+        for (key, address) in [("http", self.http), ("grpc", self.grpc)] {
+            let is_safe = self.insecure || address.ip().to_canonical().is_loopback();
+            let problem = format!(
+                "{address} is not a loopback address and this door has no TLS: set `insecure: true` to accept rows from \
+                 anyone who reaches it"
+            );
+            check.require(key, is_safe, &problem);
         }
-        for (setting, value) in [
+        for (key, value) in [
             ("request.bytes", self.request.bytes.get()),
             ("request.samples", self.request.samples as u64),
             ("request.labels", self.request.labels as u64),
@@ -148,34 +154,39 @@ impl Settings {
             ("gather.message_bytes", self.gather.message_bytes.get()),
             ("gather.waiting_bytes", self.gather.waiting_bytes.get()),
         ] {
-            if value == 0 {
-                return refuse(setting, "must not be zero");
-            }
+            check.not_zero(key, value);
         }
-        for (setting, value) in [
-            ("request.timeout", &self.request.timeout),
-            ("request.header_timeout", &self.request.header_timeout),
-            ("load.retry_after", &self.load.retry_after),
-            ("gather.ack_timeout", &self.gather.ack_timeout),
-            ("tick", &self.tick),
-            ("drain", &self.drain),
+        for (key, value) in [
+            ("request.timeout", self.request.timeout),
+            ("request.header_timeout", self.request.header_timeout),
+            ("load.retry_after", self.load.retry_after),
+            ("gather.ack_timeout", self.gather.ack_timeout),
+            ("tick", self.tick),
+            ("drain", self.drain),
         ] {
-            if value.get().is_zero() || value.get() > LONGEST {
-                return refuse(setting, "must be more than zero and at most 24h");
-            }
+            check.timer(key, value);
         }
-        if self.gather.linger.get() >= self.request.timeout.get() {
-            return refuse("gather.linger", "must be shorter than request.timeout");
-        }
-        if self.load.bytes.get() < self.request.bytes.get() {
-            return refuse("load.bytes", "must be at least request.bytes");
-        }
-        Ok(())
+        let is_short = self.gather.linger.get() < self.request.timeout.get();
+        check
+            .span("implausible.ahead", self.implausible.ahead)
+            .span("implausible.behind", self.implausible.behind)
+            .require("gather.linger", is_short, "must be shorter than request.timeout")
+            .require("load.bytes", self.load.bytes.get() >= self.request.bytes.get(), "must be at least request.bytes")
+            .ordered(("gather.bytes", self.gather.bytes), ("gather.message_bytes", self.gather.message_bytes))
+            .ordered(("gather.bytes", self.gather.bytes), ("gather.waiting_bytes", self.gather.waiting_bytes))
+            .require(
+                "gather.bytes",
+                self.gather.bytes.get() <= GATHER_BYTES_MAX,
+                &format!("must be at most {}", BytesSetting::from(GATHER_BYTES_MAX)),
+            );
+        check.finish()
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// Settings for tests: free ports, short waits, the limits of DESIGN section 11.
@@ -202,6 +213,7 @@ pub(crate) mod tests {
                 waiting_bytes: bytes(64 << 20),
                 ack_timeout: millis(5_000),
             },
+            implausible: ImplausibleSettings { ahead: "5m".parse().unwrap(), behind: "40d".parse().unwrap() },
             tick: millis(60_000),
             drain: millis(5_000),
         }
@@ -230,18 +242,40 @@ pub(crate) mod tests {
         open.check().unwrap();
     }
 
-    /// Scenario: limits of zero, and a load limit under the size of one request.
-    /// Guarantees: each is refused by name.
+    /// Scenario: one setting at a time that cannot work: zero, too long, too large, or at odds with another.
+    /// Guarantees: each is refused by its full name.
     #[test]
     fn limits_that_cannot_work_are_refused() {
-        let mut zero = settings();
-        zero.gather.waiting_bytes = bytes(0);
-        assert!(zero.check().unwrap_err().to_string().contains("gather.waiting_bytes"));
-        let mut small = settings();
-        small.load.bytes = bytes(1);
-        assert!(small.check().unwrap_err().to_string().contains("load.bytes"));
-        let mut slow = settings();
-        slow.gather.linger = millis(20_000);
-        assert!(slow.check().unwrap_err().to_string().contains("gather.linger"));
+        settings().check().unwrap();
+        type Change = fn(&mut Settings);
+        let cases: [(Change, &str); 9] = [
+            (|s| s.gather.waiting_bytes = bytes(0), "gateway.gather.waiting_bytes"),
+            (|s| s.load.bytes = bytes(1), "gateway.load.bytes"),
+            (|s| s.gather.linger = millis(20_000), "gateway.gather.linger"),
+            (
+                |s| s.gather.message_bytes = bytes(255 << 10),
+                "gateway.gather.bytes: must not be over gateway.gather.message_bytes",
+            ),
+            (|s| (s.gather.bytes, s.gather.message_bytes) = (bytes(9 << 20), bytes(9 << 20)), "gateway.gather.bytes"),
+            (|s| s.tick = millis(0), "gateway.tick"),
+            (|s| s.drain = millis(25 * 3_600_000), "gateway.drain"),
+            (|s| s.implausible.behind = millis(0), "gateway.implausible.behind"),
+            (|s| s.request.samples = 0, "gateway.request.samples"),
+        ];
+        for (change, told) in cases {
+            let mut wrong = settings();
+            change(&mut wrong);
+            let line = wrong.check().unwrap_err().to_string();
+            assert!(line.starts_with(told), "{line} says {told}");
+        }
+    }
+
+    /// Scenario: other spans of belief than the documented ones.
+    /// Guarantees: they are what admission goes by.
+    #[test]
+    fn the_spans_of_belief_are_settings() {
+        let spans = ImplausibleSettings { ahead: millis(1), behind: millis(2) };
+        assert_eq!(spans.plausibility(), Plausibility { ahead: 1_000, behind: 2_000 });
+        assert_eq!(settings().implausible.plausibility(), Plausibility::default());
     }
 }

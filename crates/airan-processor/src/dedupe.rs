@@ -8,6 +8,7 @@
 
 use std::hash::BuildHasher;
 
+use airan_model::identity::is_gateway_source;
 use airan_model::time::{MINUTE, Micros};
 use arrow::array::{Array, BooleanArray, BooleanBufferBuilder, Int64Array, StringArray};
 use foldhash::fast::RandomState;
@@ -15,9 +16,6 @@ use hashbrown::HashTable;
 
 use crate::ranges::Ranges;
 use crate::settings::IdentitySettings;
-
-/// Doors whose rows get their identity from the gateway, as their `source` begins. Every other batch was made by its sender.
-const FOREIGN_DOORS: [&str; 3] = ["otlp_grpc/", "otlp_http/", "ndjson/"];
 
 /// Forgotten batches are swept out when the log's time passes a multiple of this.
 const SWEEP: Micros = 5 * MINUTE;
@@ -143,8 +141,7 @@ impl Identities {
             }
             return bucket;
         }
-        let is_foreign =
-            rows.source.is_null(row) || FOREIGN_DOORS.iter().any(|door| rows.source.value(row).starts_with(door));
+        let is_foreign = rows.source.is_null(row) || is_gateway_source(rows.source.value(row));
         self.insert(Known {
             node: node.into(),
             batch: batch.into(),

@@ -32,13 +32,18 @@ fn the_same_row_is_new_once_and_a_row_without_identity_always() {
     assert_eq!(admit(&mut identities, None, &twice, 0), (vec![true, false, true, true], 2));
 }
 
-/// Scenario: a foreign batch and an agent's batch come again within and after an hour.
-/// Guarantees: the foreign one is forgotten after an hour of log time, the agent's is not.
+/// Scenario: a batch that a gateway made, at any door, and one that its sender made come again within and after an hour.
+/// Guarantees: the gateway's is forgotten after an hour of log time, the sender's is not.
 #[test]
 fn foreign_batches_live_an_hour_and_agents_long() {
     for (source, kept) in [
         (Some("otlp_http/protobuf"), false),
+        (Some("arrow/ipc"), false),
+        (Some("arrow/scrape/prometheus"), false),
+        (Some("agent/rows"), false),
         (None, false),
+        (Some("arrow+id/ipc"), true),
+        (Some("ndjson+id/json"), true),
         (Some("scrape/prometheus"), true),
         (Some("procfs/host"), true),
     ] {

@@ -1,6 +1,6 @@
 //! The `processor` section of the configuration. Plain data; `config/defaults.yaml` holds the defaults.
 
-use airan_model::settings::{BytesSetting, DurationSetting};
+use airan_model::settings::{BadSetting, BytesSetting, Checker, DurationSetting};
 use serde::{Deserialize, Serialize};
 
 /// How a processor works. Spans called "of log time" are measured by append times of messages, not by a clock.
@@ -69,4 +69,73 @@ pub struct WindowSettings {
     pub state_bytes: BytesSetting,
     /// Most (pipeline, site, window) marked for restatement in one shard; further ones are only counted.
     pub dirty: usize,
+}
+
+impl Settings {
+    /// Refuses values with which a processor could not work: timers and limits of zero, a shortest wait over the longest.
+    pub fn check(&self) -> Result<(), BadSetting> {
+        Checker::new("processor")
+            .timer("commit.interval", self.commit.interval)
+            .not_zero("commit.bytes", self.commit.bytes.get())
+            .not_zero("commit.queue_bytes", self.commit.queue_bytes.get())
+            .timer("commit.retry_min", self.commit.retry_min)
+            .timer("commit.retry_max", self.commit.retry_max)
+            .ordered(("commit.retry_min", self.commit.retry_min), ("commit.retry_max", self.commit.retry_max))
+            .span("identities.foreign_memory", self.identities.foreign_memory)
+            .span("identities.agent_memory", self.identities.agent_memory)
+            .not_zero("identities.ranges", self.identities.ranges as u64)
+            .span("counters.idle", self.counters.idle)
+            .not_zero("counters.entities", self.counters.entities as u64)
+            .not_zero("windows.state_bytes", self.windows.state_bytes.get())
+            .not_zero("windows.dirty", self.windows.dirty as u64)
+            .timer("retention_every", self.retention_every)
+            .timer("stop_within", self.stop_within)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Settings {
+        let json = serde_json::json!({
+            "threads": 0,
+            "commit": {"interval": "60s", "bytes": "64MiB", "queue_bytes": "16MiB", "retry_min": "500ms", "retry_max": "30s"},
+            "identities": {"foreign_memory": "1h", "agent_memory": "40d", "ranges": 1_000_000},
+            "counters": {"idle": "24h", "entities": 1_000_000},
+            "windows": {"state_bytes": "256MiB", "dirty": 100_000},
+            "retention_every": "10m",
+            "stop_within": "20s",
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    /// Scenario: one setting at a time that cannot work.
+    /// Guarantees: each is refused by its full name; a memory of 40 days is no timer and passes.
+    #[test]
+    fn settings_that_cannot_work_are_refused_by_name() {
+        good().check().unwrap();
+        let zero: DurationSetting = "0s".parse().unwrap();
+        type Change = Box<dyn Fn(&mut Settings)>;
+        let cases: Vec<(Change, &str)> = vec![
+            (Box::new(move |s| s.commit.interval = zero), "processor.commit.interval"),
+            (Box::new(|s| s.commit.interval = "25h".parse().unwrap()), "processor.commit.interval"),
+            (Box::new(|s| s.commit.bytes = 0.into()), "processor.commit.bytes"),
+            (Box::new(|s| s.commit.queue_bytes = 0.into()), "processor.commit.queue_bytes"),
+            (Box::new(|s| s.commit.retry_min = "31s".parse().unwrap()), "processor.commit.retry_min: must not be over"),
+            (Box::new(move |s| s.identities.agent_memory = zero), "processor.identities.agent_memory"),
+            (Box::new(|s| s.identities.ranges = 0), "processor.identities.ranges"),
+            (Box::new(|s| s.counters.entities = 0), "processor.counters.entities"),
+            (Box::new(|s| s.windows.state_bytes = 0.into()), "processor.windows.state_bytes"),
+            (Box::new(move |s| s.retention_every = zero), "processor.retention_every"),
+            (Box::new(move |s| s.stop_within = zero), "processor.stop_within"),
+        ];
+        for (change, told) in cases {
+            let mut wrong = good();
+            change(&mut wrong);
+            let line = wrong.check().unwrap_err().to_string();
+            assert!(line.starts_with(told), "{line} says {told}");
+        }
+    }
 }

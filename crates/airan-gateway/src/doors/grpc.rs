@@ -22,9 +22,9 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use super::answer::{export_response, grpc_status};
-use super::{Arrived, arrive, media_type};
+use super::{Arrived, Entrance, arrive, enter, media_type};
 use crate::decompress::Encoding;
-use crate::intake::{Ack, Format, Intake, Parcel};
+use crate::intake::{Ack, Format, Parcel};
 use crate::{Door, Refusal};
 
 const EXPORT: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
@@ -36,31 +36,31 @@ const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const PREFIX: usize = 5;
 
 /// The routes of this door.
-pub(crate) fn routes(intake: Intake) -> Router {
-    Router::new().route(EXPORT, any(export)).fallback(no_method).with_state(intake)
+pub(crate) fn routes(entrance: Entrance) -> Router {
+    Router::new().route(EXPORT, any(export)).fallback(no_method).with_state(entrance)
 }
 
-async fn export(State(intake): State<Intake>, request: Request<Body>) -> Response {
+async fn export(State(entrance): State<Entrance>, request: Request<Body>) -> Response {
     if !is_grpc(&request) {
-        count(&intake, Code::Internal);
+        count(&entrance, Code::Internal);
         return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
-    let outcome = call(&intake, request).await;
+    let outcome = call(&entrance, request).await;
     match outcome {
         Ok(ack) => {
-            count(&intake, Code::Ok);
+            count(&entrance, Code::Ok);
             succeeded(&ack)
         }
         Err(refusal) => {
             let status = grpc_status(&refusal);
-            count(&intake, status.code());
+            count(&entrance, status.code());
             failed(status)
         }
     }
 }
 
-async fn no_method(State(intake): State<Intake>, request: Request<Body>) -> Response {
-    count(&intake, Code::Unimplemented);
+async fn no_method(State(entrance): State<Entrance>, request: Request<Body>) -> Response {
+    count(&entrance, Code::Unimplemented);
     match is_grpc(&request) {
         true => failed(Status::unimplemented("only the metrics service is here")),
         false => plain(StatusCode::NOT_FOUND),
@@ -73,9 +73,10 @@ fn is_grpc(request: &Request<Body>) -> bool {
     grpc && request.method() == Method::POST
 }
 
-async fn call(intake: &Intake, request: Request<Body>) -> Result<Ack, Refusal> {
-    let inner = &intake.inner;
+async fn call(entrance: &Entrance, request: Request<Body>) -> Result<Ack, Refusal> {
     let (head, body) = request.into_parts();
+    let (intake, body) = enter(entrance, &head.headers, body).await?;
+    let inner = &intake.inner;
     let timeout = grpc_timeout(&head.headers).map_or(inner.timeout, |asked| asked.min(inner.timeout));
     let deadline = Instant::now() + timeout;
     let limit = inner.limits.request_bytes.saturating_add(PREFIX);
@@ -161,9 +162,9 @@ fn plain(status: StatusCode) -> Response {
     response
 }
 
-fn count(intake: &Intake, code: Code) {
+fn count(entrance: &Entrance, code: Code) {
     let status = (code as i32).to_string();
-    intake.inner.metrics.requests.with_label_values(&[Door::OtlpGrpc.as_str(), &status]).inc();
+    entrance.metrics.requests.with_label_values(&[Door::OtlpGrpc.as_str(), &status]).inc();
 }
 
 #[cfg(test)]

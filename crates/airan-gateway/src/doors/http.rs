@@ -18,9 +18,9 @@ use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, HeaderName, Request, StatusCode};
 
 use super::answer::{self, OtlpEncoding};
-use super::{Meant, media_type, receive};
+use super::{Entrance, Meant, media_type, receive};
 use crate::decompress::Encoding;
-use crate::intake::{Ack, Format, Intake};
+use crate::intake::{Ack, Format};
 use crate::{Door, Refusal};
 
 /// The stream of an Arrow body.
@@ -31,59 +31,59 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const NAME_MAX: usize = 256;
 
 /// The routes of this door.
-pub(crate) fn routes(intake: Intake) -> Router {
+pub(crate) fn routes(entrance: Entrance) -> Router {
     Router::new()
         .route("/v1/metrics", post(otlp))
         .route("/v1/ndjson", post(ndjson))
         .route("/v1/arrow", post(arrow))
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)
-        .with_state(intake)
+        .with_state(entrance)
 }
 
-async fn otlp(State(intake): State<Intake>, request: Request<Body>) -> Response {
+async fn otlp(State(entrance): State<Entrance>, request: Request<Body>) -> Response {
     // Errors about the content type itself are answered in JSON, which a person can read.
     let encoding = match otlp_encoding(request.headers()) {
         Ok(encoding) => encoding,
         Err(_) => OtlpEncoding::Json,
     };
-    let outcome = receive(&intake, Door::OtlpHttp, request, otlp_meaning).await;
-    counted(&intake, Door::OtlpHttp, answer::otlp(encoding, &outcome))
+    let outcome = receive(&entrance, Door::OtlpHttp, request, otlp_meaning).await;
+    counted(&entrance, Door::OtlpHttp, answer::otlp(encoding, &outcome))
 }
 
-async fn ndjson(State(intake): State<Intake>, request: Request<Body>) -> Response {
-    let outcome = receive(&intake, Door::Ndjson, request, ndjson_meaning).await;
-    rows_answer(&intake, Door::Ndjson, &outcome)
+async fn ndjson(State(entrance): State<Entrance>, request: Request<Body>) -> Response {
+    let outcome = receive(&entrance, Door::Ndjson, request, ndjson_meaning).await;
+    rows_answer(&entrance, Door::Ndjson, &outcome)
 }
 
-async fn arrow(State(intake): State<Intake>, request: Request<Body>) -> Response {
-    let outcome = receive(&intake, Door::Arrow, request, arrow_meaning).await;
-    rows_answer(&intake, Door::Arrow, &outcome)
+async fn arrow(State(entrance): State<Entrance>, request: Request<Body>) -> Response {
+    let outcome = receive(&entrance, Door::Arrow, request, arrow_meaning).await;
+    rows_answer(&entrance, Door::Arrow, &outcome)
 }
 
-fn rows_answer(intake: &Intake, door: Door, outcome: &Result<Ack, Refusal>) -> Response {
-    counted(intake, door, answer::rows(outcome))
+fn rows_answer(entrance: &Entrance, door: Door, outcome: &Result<Ack, Refusal>) -> Response {
+    counted(entrance, door, answer::rows(outcome))
 }
 
-async fn no_path(State(intake): State<Intake>) -> Response {
+async fn no_path(State(entrance): State<Entrance>) -> Response {
     let known = "there are POST /v1/metrics, /v1/ndjson and /v1/arrow";
-    count(&intake, "none", answer::no_such(StatusCode::NOT_FOUND, "not_found", known))
+    count(&entrance, "none", answer::no_such(StatusCode::NOT_FOUND, "not_found", known))
 }
 
-async fn no_method(State(intake): State<Intake>) -> Response {
+async fn no_method(State(entrance): State<Entrance>) -> Response {
     count(
-        &intake,
+        &entrance,
         "none",
         answer::no_such(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes POST"),
     )
 }
 
-fn counted(intake: &Intake, door: Door, response: Response) -> Response {
-    count(intake, door.as_str(), response)
+fn counted(entrance: &Entrance, door: Door, response: Response) -> Response {
+    count(entrance, door.as_str(), response)
 }
 
-fn count(intake: &Intake, door: &str, response: Response) -> Response {
-    intake.inner.metrics.requests.with_label_values(&[door, response.status().as_str()]).inc();
+fn count(entrance: &Entrance, door: &str, response: Response) -> Response {
+    entrance.metrics.requests.with_label_values(&[door, response.status().as_str()]).inc();
     response
 }
 

@@ -10,7 +10,7 @@ pub(crate) mod serve;
 #[path = "tests.rs"]
 mod door_tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ::http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT};
@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use crate::decompress::Encoding;
 use crate::inflight::Ticket;
 use crate::intake::{Ack, Format, Intake, Parcel};
+use crate::metrics::GatewayMetrics;
 use crate::{Door, Refusal};
 
 /// Who the sender says it is.
@@ -51,6 +52,38 @@ pub(crate) struct Meant {
     pub encoding: Encoding,
     pub stream: Option<String>,
     pub idempotency: Option<String>,
+}
+
+/// What stands behind the doors: nothing until the bus is there, then the intake. Cheap to clone.
+///
+/// The doors listen from the first moment, so a sender that comes early is told to come again, and neither loses its connection
+/// when the intake comes nor is ever refused one.
+#[derive(Clone)]
+pub(crate) struct Entrance {
+    intake: Arc<OnceLock<Intake>>,
+    pub metrics: Arc<GatewayMetrics>,
+    retry_after: Duration,
+}
+
+impl Entrance {
+    /// Closed: every request is answered "send again".
+    pub fn new(metrics: Arc<GatewayMetrics>, retry_after: Duration) -> Entrance {
+        Entrance { intake: Arc::new(OnceLock::new()), metrics, retry_after }
+    }
+
+    /// Opens it, once.
+    pub fn open(&self, intake: Intake) {
+        let _ = self.intake.set(intake);
+    }
+
+    /// What takes requests now.
+    fn intake(&self) -> Result<&Intake, Refusal> {
+        let refusal = || Refusal::Unavailable {
+            message: "the gateway has just started and waits for it".to_owned(),
+            retry_after: self.retry_after,
+        };
+        self.intake.get().ok_or_else(refusal)
+    }
 }
 
 /// A body that was let in.
@@ -106,14 +139,15 @@ pub(crate) async fn arrive(
 
 /// A whole HTTP request, from its headers to the end of each of its rows.
 pub(crate) async fn receive(
-    intake: &Intake,
+    entrance: &Entrance,
     door: Door,
     request: Request<Body>,
     meaning: fn(&HeaderMap) -> Result<Meant, Refusal>,
 ) -> Result<Ack, Refusal> {
+    let (head, body) = request.into_parts();
+    let (intake, body) = enter(entrance, &head.headers, body).await?;
     let inner = &intake.inner;
     let deadline = Instant::now() + inner.timeout;
-    let (head, body) = request.into_parts();
     let meant = match meaning(&head.headers) {
         Ok(meant) => meant,
         Err(refusal) => {
@@ -128,6 +162,21 @@ pub(crate) async fn receive(
     let Meant { format, encoding, stream, idempotency } = meant;
     let parcel = Parcel { door, format, sender, stream, idempotency, encoding, body };
     intake.take(parcel, ticket, deadline).await
+}
+
+/// The intake, if there is one. A sender that is turned away gets to read why.
+pub(crate) async fn enter<'a>(
+    entrance: &'a Entrance,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(&'a Intake, Body), Refusal> {
+    match entrance.intake() {
+        Ok(intake) => Ok((intake, body)),
+        Err(refusal) => {
+            discard(headers, body).await;
+            Err(refusal)
+        }
+    }
 }
 
 /// Who sends this: by its own word, else by its name for authorization, else by its address. A name only: it grants nothing.

@@ -6,8 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use airan_bus::Bus;
-use airan_model::time::{Clock, format_rfc3339, parse_rfc3339};
+use airan_model::inventory::Inventory;
+use airan_model::time::{Clock, MINUTE, SECOND, format_rfc3339, parse_rfc3339};
 use arrow::array::{Array, AsArray};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
 use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
@@ -26,7 +30,7 @@ use tonic::codec::CompressionEncoding;
 use super::answer::RpcStatus;
 use crate::settings::tests::{bytes, millis, settings};
 use crate::testing::{MemoryBus, Mood, NOW, catalog, inventory, until};
-use crate::{Addresses, BindError, Door, Gateway, GatewayMetrics, Intake, Settings, StopError};
+use crate::{Addresses, BindError, Door, Doors, Gateway, GatewayMetrics, Intake, Settings, StopError};
 
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
@@ -251,15 +255,22 @@ async fn grpc_errors_have_their_codes() {
     assert_eq!(site.sums(Door::OtlpGrpc), [3, 0, 2, 1]);
 
     // No such method, and a plain HTTP request: told apart from a broken call.
-    let h2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
-    let at = |path: &str| format!("http://{}{path}", site.addresses.grpc);
-    let grpc = |path: &str| h2.post(at(path)).header("content-type", "application/grpc");
-    let response = grpc("/opentelemetry.proto.collector.trace.v1.TraceService/Export").send().await.unwrap();
-    assert_eq!((response.status().as_u16(), header(&response, "grpc-status")), (200, Some("12")));
-    let broken = grpc("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export");
-    let response = broken.body("\0\0\0\0\u{5}hello").send().await.unwrap();
-    assert_eq!(header(&response, "grpc-status"), Some("3"));
-    assert_eq!(h2.get(at("/")).send().await.unwrap().status().as_u16(), 404);
+    let h2 = async |method: &str, path: &str, body: &'static str| {
+        let stream = tokio::net::TcpStream::connect(site.addresses.grpc).await.unwrap();
+        let (executor, stream) = (TokioExecutor::new(), TokioIo::new(stream));
+        let (mut send, connection) = hyper::client::conn::http2::handshake(executor, stream).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::builder().method(method).uri(format!("http://{}{path}", site.addresses.grpc));
+        let request = request.header("content-type", "application/grpc");
+        let response = send.send_request(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap();
+        let code = response.headers().get("grpc-status").map(|code| code.to_str().unwrap().to_owned());
+        (response.status().as_u16(), code.unwrap_or_default())
+    };
+    let traces = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    assert_eq!(h2("POST", traces, "").await, (200, "12".to_owned()));
+    let metrics = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+    assert_eq!(h2("POST", metrics, "\0\0\0\0\u{5}hello").await, (200, "3".to_owned()));
+    assert_eq!(h2("GET", "/", "").await.0, 404);
     site.stop().await;
 }
 
@@ -694,7 +705,7 @@ async fn a_taken_port_is_named() {
     assert!(error.contains(&address.to_string()) && error.contains("gateway.grpc"), "{error}");
 }
 
-/// Scenario: connections that say nothing, as many as may be open.
+/// Scenario: connections that say nothing, or the first half of an HTTP/2 preface, as many as may be open.
 /// Guarantees: they are closed after the header timeout, so that others get in.
 #[tokio::test]
 async fn silent_connections_do_not_keep_the_door() {
@@ -703,7 +714,161 @@ async fn silent_connections_do_not_keep_the_door() {
         settings.request.header_timeout = millis(100);
     })
     .await;
-    let _silent: Vec<_> = (0..2).map(|_| std::net::TcpStream::connect(site.addresses.http).unwrap()).collect();
+    let mut silent: Vec<_> = (0..2).map(|_| std::net::TcpStream::connect(site.addresses.http).unwrap()).collect();
+    silent[1].write_all(b"PRI * HTTP/2.0").unwrap();
     assert_eq!(site.ndjson(line("a1", "gpu-0")).await.status().as_u16(), 200);
+    site.stop().await;
+}
+
+/// Scenario: senders come before there is a bus, over each door and protocol, and stay connected; then the bus comes.
+/// Guarantees: none is refused a connection; each is told to come again, in its own terms and counted; then the same addresses
+/// and the same connections take rows.
+#[tokio::test]
+async fn doors_without_a_bus_say_come_again() {
+    let doors = Doors::bind(settings()).await.unwrap();
+    let (addresses, metrics) = (doors.addresses(), doors.metrics());
+    let answers = |door: &str, status: &str| metrics.requests.with_label_values(&[door, status]).get();
+    let client = reqwest::Client::builder().no_gzip().build().unwrap();
+    let post = async |path: &str, content_type: &str, body: Vec<u8>| {
+        let request = client.post(format!("http://{}{path}", addresses.http)).header("content-type", content_type);
+        request.body(body).send().await.unwrap()
+    };
+    let lines = line("a1", "gpu-0").into_bytes();
+    let mut early = tokio::net::TcpStream::connect(addresses.http).await.unwrap();
+    assert!(ask(&mut early, &line("a1", "gpu-1")).await.starts_with("HTTP/1.1 503 "));
+    let response = post("/v1/ndjson", NDJSON, lines.clone()).await;
+    assert_eq!((response.status().as_u16(), header(&response, "retry-after")), (503, Some("2")));
+    assert_eq!(json(response).await["reason"], "unavailable");
+    let response = post("/v1/metrics", PROTOBUF, utilization("a1", 1).encode_to_vec()).await;
+    assert_eq!((response.status().as_u16(), header(&response, "retry-after")), (503, Some("2")));
+    let status = RpcStatus::decode(response.bytes().await.unwrap()).unwrap();
+    assert_eq!(status.code, tonic::Code::Unavailable as i32);
+    assert_eq!(post("/v1/traces", JSON, Vec::new()).await.status().as_u16(), 404);
+    let mut grpc = MetricsServiceClient::connect(format!("http://{}", addresses.grpc)).await.unwrap();
+    let status = grpc.export(utilization("a1", 1)).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    let details = RpcStatus::decode(status.details()).unwrap();
+    assert!(details.details[0].type_url.ends_with("google.rpc.RetryInfo"));
+    assert_eq!((answers("ndjson", "503"), answers("otlp_http", "503"), answers("otlp_grpc", "14")), (2, 1, 1));
+
+    let bus = MemoryBus::new(2);
+    let (_, inventory) = watch::channel(inventory());
+    let gateway = doors.lead_to(Arc::clone(&bus) as Arc<dyn Bus>, catalog(), inventory, Clock::fixed(NOW));
+    assert_eq!(gateway.addresses(), addresses);
+    assert_eq!(post("/v1/ndjson", NDJSON, lines.clone()).await.status().as_u16(), 503, "not before it runs");
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(gateway.run(stop.clone()));
+    assert!(ask(&mut early, &line("a1", "gpu-1")).await.starts_with("HTTP/1.1 200 "), "on the connection of before");
+    assert_eq!(post("/v1/ndjson", NDJSON, lines).await.status().as_u16(), 200);
+    grpc.export(utilization("a1", 1)).await.unwrap();
+    assert_eq!(bus.row_count(), 3);
+    let rows = metrics.rows(Door::Ndjson);
+    assert_eq!((rows.received.get(), rows.acknowledged.get()), (2, 2), "rows turned away were never received");
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
+
+/// One request with these lines on an open connection; the whole answer.
+async fn ask(stream: &mut tokio::net::TcpStream, lines: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let length = lines.len();
+    let head =
+        format!("POST /v1/ndjson HTTP/1.1\r\nhost: a\r\ncontent-type: {NDJSON}\r\ncontent-length: {length}\r\n\r\n");
+    stream.write_all((head + lines).as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"}\n") {
+        assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "the connection was closed");
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+/// Scenario: the process gives up before there is a bus.
+/// Guarantees: the ports are free again.
+#[tokio::test]
+async fn doors_that_lead_nowhere_close() {
+    let doors = Doors::bind(settings()).await.unwrap();
+    let address = doors.addresses().http;
+    assert!(std::net::TcpStream::connect(address).is_ok());
+    drop(doors);
+    until("a closed door", || std::net::TcpStream::connect(address).is_err()).await;
+}
+
+/// Scenario: a row of two hours ago, where the settings believe one hour.
+/// Guarantees: the settings are what admission goes by.
+#[tokio::test]
+async fn how_far_a_time_is_believed_is_a_setting() {
+    for (hours, replaced) in [(1, 1), (3, 0)] {
+        let site = site(|settings| settings.implausible.behind = millis(hours * 3_600_000)).await;
+        let old = line("a1", "gpu-0").replace(&format_rfc3339(NOW), &format_rfc3339(NOW - 120 * MINUTE));
+        assert_eq!(site.ndjson(old).await.status().as_u16(), 200);
+        assert_eq!(site.metrics.implausible.with_label_values(&["a1"]).get(), replaced, "{hours} h");
+        site.stop().await;
+    }
+}
+
+/// Scenario: a node moves while a request of its rows is repeated; one repetition comes soon, one long after.
+/// Guarantees: the soon one goes where the rows went first, so that they are known there; later, and for rows of after the move,
+/// the new site holds. A node that was missing is no longer listed.
+#[tokio::test]
+async fn a_moved_nodes_repetitions_go_where_the_rows_went_first() {
+    let inventory_of = |site: &str| {
+        let text = format!("regions: [{{name: north, jurisdiction: eu, sites: [{{name: {site}, nodes: [a1]}}]}}]");
+        Arc::new(Inventory::parse("test", &text).unwrap())
+    };
+    let bus = MemoryBus::new(64);
+    let (publish, inventory) = watch::channel(inventory_of("site-a"));
+    let (clock, hand) = Clock::manual();
+    hand.set(NOW + MINUTE);
+    let as_bus: Arc<dyn Bus> = Arc::clone(&bus) as Arc<dyn Bus>;
+    let gateway = Gateway::bind(settings(), as_bus, catalog(), inventory, clock).await.unwrap();
+    let (intake, metrics) = (gateway.intake(), gateway.metrics());
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(gateway.run(stop.clone()));
+    let sites = async |rows: &[(&str, i64)]| {
+        bus.taken.lock().unwrap().clear();
+        let rows = crate::testing::accelerator_at(&catalog(), rows);
+        intake.submit(vec![rows], "a1", Door::Agent).await.unwrap();
+        let mut sites: Vec<String> = Vec::new();
+        for (_, _, rows) in bus.rows() {
+            sites.extend(rows.column_by_name("site").unwrap().as_string::<i32>().iter().flatten().map(str::to_owned));
+        }
+        sites.sort();
+        sites
+    };
+    assert_eq!(sites(&[("a1", NOW)]).await, ["site-a"]);
+    assert_eq!(sites(&[("stranger", NOW)]).await, ["unassigned"]);
+    assert_eq!(metrics.unassigned_nodes.get(), 1);
+    let text = "regions: [{name: north, jurisdiction: eu, sites: [{name: site-b, nodes: [a1, stranger]}]}]";
+    publish.send(Arc::new(Inventory::parse("test", text).unwrap())).unwrap();
+    until("the new inventory", || metrics.unassigned_nodes.get() == 0).await;
+    let after = NOW + MINUTE + SECOND;
+    hand.set(after);
+    assert_eq!(sites(&[("a1", NOW), ("a1", after)]).await, ["site-a", "site-b"]);
+    assert_eq!(sites(&[("stranger", NOW), ("stranger", after)]).await, ["site-b", "unassigned"]);
+    assert!(intake.missing().is_empty(), "it has a place now");
+    hand.set(NOW + 10 * MINUTE);
+    assert_eq!(sites(&[("a1", NOW)]).await, ["site-b"]);
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
+
+/// Scenario: lines that fill columns, a line of a stream that is not there; points of which one is a NaN, one unknown.
+/// Guarantees: each sample is counted once, where it landed.
+#[tokio::test]
+async fn samples_are_counted_where_they_landed() {
+    let site = site(|_| {}).await;
+    let landed = |door: &str| {
+        ["columns", "sample", "sentinel", "refused"].map(|l| site.metrics.samples.with_label_values(&[door, l]).get())
+    };
+    let unknown = line("a1", "x").replace("accelerator", "no_such_stream");
+    site.ndjson(format!("{}{}{unknown}", line("a1", "gpu-0"), line("a1", "gpu-1"))).await;
+    assert_eq!(landed("ndjson"), [2, 0, 0, 1]);
+    let metrics = vec![
+        gauge("hw.gpu.utilization", vec![point(0, 0.5, NOW), point(1, f64::NAN, NOW)]),
+        gauge("no.such.metric", vec![point(0, 1.0, NOW)]),
+    ];
+    let body = otlp("a1", metrics).encode_to_vec();
+    assert_eq!(site.post("/v1/metrics", &[("content-type", PROTOBUF)], body).await.status().as_u16(), 200);
+    assert_eq!(landed("otlp_http"), [1, 1, 1, 0]);
     site.stop().await;
 }
