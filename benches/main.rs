@@ -25,10 +25,6 @@ use clap::{Parser, Subcommand};
 
 use report::Part;
 
-// As the binary has it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Rows of the accelerator stream: 2,500 s of 1,600 devices.
 const ROWS: usize = 4_000_000;
 /// OTLP requests of [`otlp::POINTS`] points.

@@ -69,12 +69,13 @@ def main(lake, counts_path):
         dates = sorted({file.split("/date=")[1][:10] for file in files})
         here = sum(f"/date={dates[0]}/" in file for file in files)
         if here < len(files):
-            plan = con.execute(
-                f"EXPLAIN ANALYZE SELECT count(*) FROM {scan} WHERE date = DATE '{dates[0]}'").fetchall()[0][1]
+            # Rows, not their number: DuckDB may count from a footer that it has open already.
+            plan = con.execute(f"EXPLAIN SELECT {time} FROM {scan} WHERE date = DATE '{dates[0]}'").fetchall()[0][1]
             wanted = f"Scanning Files: {here}/{len(files)}"
             check(f"{table}: DuckDB opens {here} of {len(files)} files for {dates[0]}", wanted in plan, plan)
 
-        frame = polars.scan_parquet(pattern, hive_partitioning=True, missing_columns="insert")
+        frame = polars.scan_parquet(pattern, hive_partitioning=True, missing_columns="insert",
+                                     extra_columns="ignore")
         height = frame.select(polars.len()).collect().item()
         check(f"{table}: Polars counts {rows}", height == rows, f"counted {height}")
         dtype = frame.collect_schema()[time]
@@ -86,8 +87,9 @@ def main(lake, counts_path):
         meta = pyarrow.parquet.ParquetFile(files[0])
         group = meta.metadata.row_group(0)
         check(f"{table}: zstd", group.column(0).compression == "ZSTD", group.column(0).compression)
-        index = meta.schema_arrow.get_field_index(time)
-        check(f"{table}: statistics on {time}", group.column(index).is_stats_set)
+        columns = [group.column(index) for index in range(group.num_columns)]
+        stats = [column.is_stats_set for column in columns if column.path_in_schema == time]
+        check(f"{table}: statistics on {time}", stats == [True], str(stats))
     print(f"\n{PASSED} passed, {len(FAILED)} failed")
     return 1 if FAILED else 0
 

@@ -17,12 +17,12 @@ async fn an_agent_holds_its_rows_while_the_gateway_is_away() {
     let url = format!("http://127.0.0.1:{port}/metrics");
     let sum = async |name: &str| Scrape::of(&url).await.map(|scrape| scrape.sum(name, &[]));
     until("rows acknowledged before the outage", || async {
-        sum("airan_agent_acknowledged_rows_total").await.filter(|rows| *rows >= 5.0)
+        sum("airan_agent_acknowledged_rows_total").await.filter(|rows| *rows >= 20.0)
     })
     .await;
     gateway.kill();
     until("rows held while the gateway is away", || async {
-        sum("airan_agent_queued_rows").await.filter(|rows| *rows >= 5.0)
+        sum("airan_agent_queued_rows").await.filter(|rows| *rows >= 20.0)
     })
     .await;
     let gateway = edge.up();

@@ -88,7 +88,11 @@ async fn above_the_bound_the_oldest_go_and_open_windows_keep_their_rows() {
     let lake = keeping(&store, |settings| settings.max_bytes = Some(1u64.into()));
     let report = lake.expire(6 * DAY, Some(4 * DAY)).await.unwrap();
     assert_eq!(dates(lake.files("t").await.unwrap()), [4, 5], "needed from date 4 on");
-    assert_eq!(dates(lake.files("w").await.unwrap()), [0, 1, 2, 3, 4, 5], "no window goes for a bound that cannot be kept");
+    assert_eq!(
+        dates(lake.files("w").await.unwrap()),
+        [0, 1, 2, 3, 4, 5],
+        "no window goes for a bound that cannot be kept"
+    );
     assert_eq!(report.over_bytes, report.kept_bytes - 1);
     let report = lake.expire(6 * DAY, None).await.unwrap();
     assert_eq!((report.kept_bytes, dates(lake.files("t").await.unwrap())), (0, vec![]));

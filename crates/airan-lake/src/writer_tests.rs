@@ -44,6 +44,24 @@ async fn a_claim_goes_on_where_the_last_commit_ended() {
     assert_eq!((lake.metrics().claims.get(), lake.metrics().commits.get(), lake.metrics().rows.get()), (2, 6, 50));
 }
 
+/// Scenario: rows of the present, then a backlog of the past, in one date and in another; then a claim and an empty commit.
+/// Guarantees: whoever asks for rows from some time on gets them, whatever was committed after them.
+#[tokio::test]
+async fn rows_from_before_a_backlog_are_found() {
+    let (lake, _) = faulty_object();
+    let mut writer = claim(&lake).await;
+    writer.commit(&commit(1, vec![rows("t", 100_000..100_010), rows("u", 0..1)])).await.unwrap();
+    writer.commit(&commit(2, vec![rows("t", 90_000..90_010)])).await.unwrap();
+    writer.commit(&commit(3, vec![rows("t", 0..10)])).await.unwrap();
+    claim(&lake).await.commit(&commit(4, vec![])).await.unwrap();
+    assert_eq!(ids_from(&lake, "t", 100_005 * SECOND).await, (100_005..100_010).collect::<Vec<_>>());
+    assert_eq!(
+        ids_from(&lake, "t", 90_005 * SECOND).await,
+        (90_005..90_010).chain(100_000..100_010).collect::<Vec<_>>()
+    );
+    assert_eq!(ids(&lake, "t").await.len(), 30);
+}
+
 /// Scenario: two owners of one shard; the first has not noticed the second.
 /// Guarantees: K2; the first's commit is fenced, for ever, and leaves nothing behind; the second's stands.
 #[tokio::test]

@@ -84,13 +84,7 @@ impl Admin {
     /// # Errors
     /// If the address is not a loopback one without `insecure`, or is taken.
     pub async fn bind(section: &AdminSection) -> Result<TcpListener> {
-        if !section.insecure && !section.listen.ip().to_canonical().is_loopback() {
-            let message = format!(
-                "admin.listen: {} is not a loopback address: set `admin.insecure: true` to let anyone who reaches it read it",
-                section.listen
-            );
-            return Err(ConfigError { place: None, message }.into());
-        }
+        section.check().map_err(|bad| ConfigError { place: None, message: bad.to_string() })?;
         TcpListener::bind(section.listen)
             .await
             .with_context(|| format!("cannot listen on {} (set another address in admin.listen)", section.listen))

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
@@ -104,17 +105,17 @@ impl Cli {
                 let loaded = config::load(args.config.as_deref(), Mode::Up, args.data.as_deref())?;
                 logging::start(&loaded.config.log)?;
                 let shown = crate::banner::Shown { data: args.data, config: args.config };
-                runtime()?.block_on(wiring::up(loaded.config, shown))
+                block_on(wiring::up(loaded.config, shown))
             }
-            Command::Agent(args) => runtime()?.block_on(wiring::agent(args.load()?)),
-            Command::Gateway(args) => runtime()?.block_on(wiring::gateway(args.load()?)),
-            Command::Processor(args) => runtime()?.block_on(wiring::processor(args.load()?)),
-            Command::Query(args) => runtime()?.block_on(commands::query::run(args)),
-            Command::Lake(command) => runtime()?.block_on(commands::lake::run(command)),
+            Command::Agent(args) => block_on(wiring::agent(args.load()?)),
+            Command::Gateway(args) => block_on(wiring::gateway(args.load()?)),
+            Command::Processor(args) => block_on(wiring::processor(args.load()?)),
+            Command::Query(args) => block_on(commands::query::run(args)),
+            Command::Lake(command) => block_on(commands::lake::run(command)),
             Command::Catalog(args) => commands::catalog::run(&args),
-            Command::Inventory(command) => runtime()?.block_on(commands::inventory::run(command)),
-            Command::Test(args) => runtime()?.block_on(commands::test::run(args)),
-            Command::Validate(args) => runtime()?.block_on(commands::validate::run(args)),
+            Command::Inventory(command) => block_on(commands::inventory::run(command)),
+            Command::Test(args) => block_on(commands::test::run(args)),
+            Command::Validate(args) => block_on(commands::validate::run(args)),
         }
     }
 }
@@ -127,8 +128,14 @@ impl RoleArgs {
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("airan").build()?)
+/// Calls to the system that hang may still be under way when the work is done; they keep the process this long.
+const HANGING_CALLS: Duration = Duration::from_secs(2);
+
+fn block_on<F: Future<Output = Result<()>>>(work: F) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("airan").build()?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(HANGING_CALLS);
+    done
 }
 
 #[cfg(test)]

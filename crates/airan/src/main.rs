@@ -21,9 +21,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The command did not do its work, or found what it looked for to be wrong.
 const FAILED: u8 = 1;
 /// The command line or the configuration is to be mended first. clap uses it too.

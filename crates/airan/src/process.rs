@@ -1,5 +1,7 @@
 //! A process: its admin server, the roles at work in it, and their end in the right order.
 
+use std::time::Duration;
+
 use airan_model::time::Clock;
 use anyhow::{Context, Result, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,10 +26,15 @@ pub struct Process {
     signals: Signals,
 }
 
+/// Time for a role to end beyond what its own settings give it: it should need none, for it keeps its own deadline.
+const SLACK: Duration = Duration::from_secs(5);
+
 /// A role at work.
 struct Role {
     name: &'static str,
     stop: CancellationToken,
+    /// How long it may take to end.
+    within: Duration,
     task: JoinHandle<Result<()>>,
 }
 
@@ -90,14 +97,15 @@ impl Process {
         }
     }
 
-    /// Sets a role to work. Roles are stopped in the order in which they were set to work.
-    pub fn work<F>(&mut self, name: &'static str, run: impl FnOnce(CancellationToken) -> F)
+    /// Sets a role to work. Roles are stopped in the order in which they were set to work; one that has not ended by `within`,
+    /// the time its settings give it, and some slack is left behind.
+    pub fn work<F>(&mut self, name: &'static str, within: Duration, run: impl FnOnce(CancellationToken) -> F)
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
         let stop = CancellationToken::new();
         let task = tokio::spawn(run(stop.clone()));
-        self.roles.push(Role { name, stop, task });
+        self.roles.push(Role { name, stop, within: within.saturating_add(SLACK), task });
     }
 
     /// Runs until a signal, or until a role ends by itself; then stops the roles, one after the other. A second signal ends the
@@ -145,11 +153,20 @@ impl Process {
 
 async fn stop_in_order(roles: Vec<Role>) -> Result<()> {
     let mut first = Ok(());
-    for role in roles {
-        role.stop.cancel();
-        let ended = flatten(role.task.await).with_context(|| format!("{} ended", role.name));
+    for Role { name, stop, within, mut task } in roles {
+        stop.cancel();
+        let ended = match tokio::time::timeout(within, &mut task).await {
+            Ok(ended) => flatten(ended).with_context(|| format!("{name} ended")),
+            Err(_) => {
+                task.abort();
+                let seconds = within.as_secs_f64();
+                tracing::warn!(role = name, seconds, "did not stop in time: left behind");
+                first = first.and_then(|()| Err(anyhow!("{name} did not stop within {seconds} s")));
+                continue;
+            }
+        };
         if let Err(error) = &ended {
-            tracing::error!(role = role.name, error = format!("{error:#}"), "did not stop cleanly");
+            tracing::error!(role = name, error = format!("{error:#}"), "did not stop cleanly");
         }
         first = first.and(ended);
     }
@@ -163,4 +180,45 @@ fn flatten(result: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
 /// Makes a registration of metrics an error that names whose they are.
 pub fn registered(of: &str, result: Result<(), prometheus::Error>) -> Result<()> {
     result.with_context(|| format!("cannot register the metrics of the {of}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Scenario: three roles, of which the second hangs in a call that never returns.
+    /// Guarantees: they are stopped in order; the hung one costs its deadline, is named, and keeps neither the next nor the
+    /// process.
+    #[test]
+    fn a_role_that_hangs_does_not_keep_the_process() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (_never, hang) = std::sync::mpsc::channel::<()>();
+        let hang = Arc::new(Mutex::new(hang));
+        let ended = Arc::new(Mutex::new(Vec::new()));
+        let stopped = runtime.block_on(async {
+            let role = |name: &'static str, hangs: bool| {
+                let (stop, ended, hang) = (CancellationToken::new(), Arc::clone(&ended), Arc::clone(&hang));
+                let told = stop.clone();
+                let task = tokio::spawn(async move {
+                    told.cancelled().await;
+                    if hangs {
+                        let call = move || hang.lock().map(|hang| hang.recv().is_ok()).unwrap_or_default();
+                        tokio::task::spawn_blocking(call).await?;
+                    }
+                    ended.lock().unwrap().push(name);
+                    Ok(())
+                });
+                Role { name, stop, within: Duration::from_millis(100), task }
+            };
+            stop_in_order(vec![role("agent", false), role("gateway", true), role("processor", false)]).await
+        });
+        let line = stopped.unwrap_err().to_string();
+        assert_eq!(line, "gateway did not stop within 0.1 s");
+        assert_eq!(*ended.lock().unwrap(), ["agent", "processor"]);
+        let started = std::time::Instant::now();
+        runtime.shutdown_timeout(Duration::from_millis(100));
+        assert!(started.elapsed() < Duration::from_secs(5), "the hung call keeps the process");
+    }
 }

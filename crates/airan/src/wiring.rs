@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Each function below is a table of contents: what a process consists of, in the order in which it is made, which is also the
-//! order of the path. Roles are stopped in that order too, so that each hands on what it holds.
+//! order of the path; but the doors come before the bus, so that senders are told to come again while it is waited for. Roles
+//! are stopped in that order too, so that each hands on what it holds.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,14 +18,17 @@ use std::sync::Arc;
 use airan_agent::{Agent, Submit, Uplink, UplinkError};
 use airan_bus::{Bus, BusSettings};
 use airan_decode::DecodedRows;
-use airan_gateway::{Door, Gateway, Intake, Refusal};
+use airan_gateway::{Door, Doors, Gateway, Intake, Refusal};
 use airan_lake::Lake;
 use airan_model::catalog::Catalog;
+use airan_model::reject::Reason;
+use airan_model::time::Clock;
 use airan_processor::Processor;
 use anyhow::{Context, Result};
 use tokio::sync::watch;
 
 use crate::banner::{self, Shown};
+use crate::bus_metrics::BusMetrics;
 use crate::config::{Config, ConfigError};
 use crate::process::{Process, registered};
 use crate::{inventory, pipelines};
@@ -33,16 +37,17 @@ use crate::{inventory, pipelines};
 pub async fn up(config: Config, shown: Shown) -> Result<()> {
     let catalog = load_catalog(&config)?;
     let mut process = Process::start(&config).await?;
+    let doors = open_doors(&config, &process).await?;
     let bus = open_bus(&config, &mut process).await?;
-    let gateway = make_gateway(&config, &mut process, &catalog, &bus).await?;
+    let gateway = make_gateway(&config, &process, doors, &catalog, &bus)?;
     let processor = make_processor(&config, &mut process, &catalog, &bus).await?;
     let uplink = Uplink::InProcess(submit_to(gateway.intake(), config.node_name()?));
     let agent = make_agent(&config, &process, &catalog, uplink)?;
     banner::print(&config, &shown, process.admin_address, gateway.addresses())?;
 
-    process.work("agent", |stop| run_agent(agent, stop));
-    process.work("gateway", |stop| run_gateway(gateway, stop));
-    process.work("processor", |stop| run_processor(processor, stop));
+    process.work("agent", config.agent.drain.get(), |stop| run_agent(agent, stop));
+    process.work("gateway", config.gateway.drain.get(), |stop| run_gateway(gateway, stop));
+    process.work("processor", config.processor.stop_within.get(), |stop| run_processor(processor, stop));
     process.run().await
 }
 
@@ -55,7 +60,7 @@ pub async fn agent(config: Config) -> Result<()> {
     let catalog = load_catalog(&config)?;
     let mut process = Process::start(&config).await?;
     let agent = make_agent(&config, &process, &catalog, Uplink::Http { url })?;
-    process.work("agent", |stop| run_agent(agent, stop));
+    process.work("agent", config.agent.drain.get(), |stop| run_agent(agent, stop));
     process.run().await
 }
 
@@ -64,9 +69,10 @@ pub async fn gateway(config: Config) -> Result<()> {
     needs_kafka(&config, "gateway")?;
     let catalog = load_catalog(&config)?;
     let mut process = Process::start(&config).await?;
+    let doors = open_doors(&config, &process).await?;
     let bus = open_bus(&config, &mut process).await?;
-    let gateway = make_gateway(&config, &mut process, &catalog, &bus).await?;
-    process.work("gateway", |stop| run_gateway(gateway, stop));
+    let gateway = make_gateway(&config, &process, doors, &catalog, &bus)?;
+    process.work("gateway", config.gateway.drain.get(), |stop| run_gateway(gateway, stop));
     process.run().await
 }
 
@@ -77,7 +83,7 @@ pub async fn processor(config: Config) -> Result<()> {
     let mut process = Process::start(&config).await?;
     let bus = open_bus(&config, &mut process).await?;
     let processor = make_processor(&config, &mut process, &catalog, &bus).await?;
-    process.work("processor", |stop| run_processor(processor, stop));
+    process.work("processor", config.processor.stop_within.get(), |stop| run_processor(processor, stop));
     process.run().await
 }
 
@@ -87,11 +93,19 @@ pub fn load_catalog(config: &Config) -> Result<Arc<Catalog>> {
     Ok(Arc::new(folder.map_or_else(Catalog::builtin, |folder: &Path| Catalog::load(folder))?))
 }
 
+/// The doors, which answer "come again" until there is a gateway behind them.
+async fn open_doors(config: &Config, process: &Process) -> Result<Doors> {
+    let doors = Doors::bind(config.gateway.clone()).await?;
+    registered("gateway", doors.metrics().register(process.admin.registry()))?;
+    Ok(doors)
+}
+
 async fn open_bus(config: &Config, process: &mut Process) -> Result<Arc<dyn Bus>> {
     process.admin.starting(Some("waiting for the bus"));
     let clock = process.clock.clone();
     let open = async { airan_bus::open(&config.bus, clock).await.context("cannot open the bus") };
     let bus = process.or_signal(open).await?;
+    registered("bus", BusMetrics::register(process.admin.registry(), Arc::clone(&bus)))?;
     let ready = Arc::clone(&bus);
     process.admin.watch("bus", move || {
         let bus = Arc::clone(&ready);
@@ -100,17 +114,17 @@ async fn open_bus(config: &Config, process: &mut Process) -> Result<Arc<dyn Bus>
     Ok(bus)
 }
 
-async fn make_gateway(
+fn make_gateway(
     config: &Config,
-    process: &mut Process,
+    process: &Process,
+    doors: Doors,
     catalog: &Arc<Catalog>,
     bus: &Arc<dyn Bus>,
 ) -> Result<Gateway> {
     let (publish, inventory) = watch::channel(Arc::new(inventory::load(config)?));
     tokio::spawn(inventory::follow(config.clone(), publish, process.rest()));
     let (bus, catalog, clock) = (Arc::clone(bus), Arc::clone(catalog), process.clock.clone());
-    let gateway = Gateway::bind(config.gateway.clone(), bus, catalog, inventory, clock).await?;
-    registered("gateway", gateway.metrics().register(process.admin.registry()))?;
+    let gateway = doors.lead_to(bus, catalog, inventory, clock);
     process.admin.show_missing_of(gateway.intake());
     Ok(gateway)
 }
@@ -138,10 +152,26 @@ async fn make_processor(
 }
 
 fn make_agent(config: &Config, process: &Process, catalog: &Arc<Catalog>, uplink: Uplink) -> Result<Agent> {
-    let node = config.node_name()?;
-    let agent = Agent::new(&node, config.agent.clone(), Arc::clone(catalog), uplink, process.clock.clone())?;
+    let agent = assemble_agent(config, catalog, uplink, process.clock.clone())?;
     registered("agent", agent.metrics().register(process.admin.registry()))?;
     Ok(agent)
+}
+
+fn assemble_agent(config: &Config, catalog: &Arc<Catalog>, uplink: Uplink, clock: Clock) -> Result<Agent, ConfigError> {
+    let agent = Agent::new(&config.node_name()?, config.agent.clone(), Arc::clone(catalog), uplink, clock);
+    agent.map_err(|error| ConfigError { place: None, message: format!("agent: {error}") })
+}
+
+/// Checks what an agent would say of the configuration, without starting one: its node, targets, labels and uplink.
+///
+/// # Errors
+/// What it would not start with.
+pub fn check_agent(config: &Config, catalog: &Arc<Catalog>) -> Result<(), ConfigError> {
+    let uplink = match &config.agent.uplink.url {
+        Some(url) => Uplink::Http { url: url.clone() },
+        None => Uplink::InProcess(Box::new(|_| Box::pin(std::future::ready(Ok(()))))),
+    };
+    assemble_agent(config, catalog, uplink, Clock::system()).map(drop)
 }
 
 async fn run_agent(agent: Agent, stop: tokio_util::sync::CancellationToken) -> Result<()> {
@@ -174,10 +204,13 @@ fn submit_to(intake: Intake, node: String) -> Submit {
 fn for_the_agent(refusal: &Refusal) -> UplinkError {
     let reason = refusal.to_string();
     match refusal {
-        Refusal::Malformed { .. }
-        | Refusal::TooLarge { .. }
-        | Refusal::RowTooLarge { .. }
-        | Refusal::Unsupported { .. } => UplinkError::Refused { reason },
+        Refusal::Malformed {
+            reason: Reason::UnknownStream | Reason::WrongType | Reason::UnsupportedFormat, ..
+        }
+        | Refusal::Unsupported { .. } => UplinkError::RefusedAll { reason },
+        Refusal::Malformed { .. } | Refusal::TooLarge { .. } | Refusal::RowTooLarge { .. } => {
+            UplinkError::Refused { reason }
+        }
         Refusal::Slow => UplinkError::Retry { reason, after: None },
         Refusal::OverShare { retry_after }
         | Refusal::Busy { retry_after, .. }

@@ -28,8 +28,8 @@ pub async fn run(args: ValidateArgs) -> Result<()> {
     let loaded = config::load(args.config.as_deref(), mode, None)?;
     let config = &loaded.config;
     crate::logging::check(&config.log)?;
-    config.gateway.check()?;
     let catalog = wiring::load_catalog(config)?;
+    wiring::check_agent(config, &catalog)?;
     let inventory = inventory::load(config)?;
     let pipelines = pipelines::load(config, &catalog).await?;
     let mut out = std::io::stdout().lock();

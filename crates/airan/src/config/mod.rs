@@ -6,8 +6,9 @@
 //! ```
 //!
 //! The role crates' settings have no defaults of their own and refuse unknown keys; `read.rs` turns that into errors with
-//! file, line, column and "did you mean". Nothing here is global: a [`Config`] is read once and passed around.
+//! file, line, column and "did you mean", and `check.rs` does the same for values that cannot work. Nothing here is global: a [`Config`] is read once and passed around.
 
+mod check;
 mod read;
 mod sections;
 mod show;
@@ -178,6 +179,7 @@ fn load_text(
         put_data(&mut tree, data);
     }
     let config = typed(&tree)?;
+    check::check(&config, &tree)?;
     Ok(Loaded { config, tree })
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use airan_model::settings::DurationSetting;
+use airan_model::settings::{BadSetting, Checker, DurationSetting};
 use serde::{Deserialize, Serialize};
 
 /// The `catalog` section.
@@ -44,6 +44,18 @@ pub struct AdminSection {
     pub listen: SocketAddr,
     /// Lets it listen on other than loopback addresses.
     pub insecure: bool,
+}
+
+impl AdminSection {
+    /// Refuses an address that others reach, without `insecure`.
+    pub fn check(&self) -> Result<(), BadSetting> {
+        let is_safe = self.insecure || self.listen.ip().to_canonical().is_loopback();
+        let problem = format!(
+            "{} is not a loopback address: set `admin.insecure: true` to let anyone who reaches it read it",
+            self.listen
+        );
+        Checker::new("admin").require("listen", is_safe, &problem).finish()
+    }
 }
 
 /// The `log` section.

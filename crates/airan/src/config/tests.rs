@@ -247,3 +247,30 @@ fn a_bus_needs_a_type() {
     assert!(read::<Vec<String>>(&node).unwrap_err().to_string().contains("a list"));
     assert!(Defaults::read(&SOURCES).is_ok());
 }
+
+/// Scenario: values that are well written but cannot work, in the user's file, in an overlay's place, and out of a variable.
+/// Guarantees: each is refused with its full name and place; a value out of `${…}` is not shown.
+#[test]
+fn values_that_cannot_work_are_refused_at_their_place() {
+    for (text, told) in [
+        ("gateway:\n  tick: 0s\n", "site.yaml:2:9: gateway.tick: must be more than zero"),
+        ("processor:\n  commit:\n    interval: 0s\n", "site.yaml:3:15: processor.commit.interval: "),
+        ("processor: {retention_every: 0s}\n", "site.yaml:1:30: processor.retention_every: "),
+        ("processor: {commit: {retry_min: 31s}}\n", "processor.commit.retry_min: must not be over"),
+        ("agent: {host: {interval: 0s}}\n", "site.yaml:1:26: agent.host.interval: "),
+        ("agent: {queue: {bytes: 0}}\n", "site.yaml:1:24: agent.queue.bytes: must not be zero"),
+        (
+            "agent:\n  targets:\n    - {name: a, url: 'http://a', interval: 0s}\n",
+            "site.yaml:3:44: agent.targets.0.interval: ",
+        ),
+        ("admin: {listen: '0.0.0.0:1'}\n", "site.yaml:1:17: admin.listen: "),
+        ("inventory: {reload: 0s}\n", "site.yaml:1:21: inventory.reload: "),
+        (
+            "gateway: {gather: {message_bytes: 1KiB}}\n",
+            "gateway.gather.bytes: must not be over gateway.gather.message_bytes",
+        ),
+    ] {
+        let error = mistake(text);
+        assert!(error.contains(told), "{error} says {told}");
+    }
+}
