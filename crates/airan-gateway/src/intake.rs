@@ -112,7 +112,6 @@ struct Placing {
 /// A body's rows, and what its decoder says about the rest.
 struct Opened {
     admitted: Admitted,
-    tally: Tally,
     refused: Vec<Refused>,
 }
 
@@ -264,7 +263,7 @@ impl Inner {
             let rows = rows.iter().map(|part| part.rows.num_rows() as u64).sum();
             failed(refusal_of(&error), &body, rows)
         })?;
-        Ok(Opened { admitted, tally, refused })
+        Ok(Opened { admitted, refused })
     }
 
     fn admit(

@@ -233,3 +233,69 @@ fn needs_kafka(config: &Config, role: &str) -> Result<(), ConfigError> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{self, Mode};
+
+    fn config_of(text: &str) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("site.yaml");
+        std::fs::write(&path, text).unwrap();
+        config::load(Some(&path), Mode::Role, None).unwrap_or_else(|error| panic!("{error}")).config
+    }
+
+    /// Scenario: `airan gateway` while no broker is there, then a request at its door.
+    /// Guarantees: the door is open and says "come again"; `/readyz` says what is waited for.
+    #[tokio::test]
+    async fn a_gateway_without_a_broker_says_come_again() {
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (http, grpc, admin, broker) = (free(), free(), free(), free());
+        let config = config_of(&format!(
+            "gateway: {{http: '{http}', grpc: '{grpc}'}}\nadmin: {{listen: '{admin}'}}\n\
+             bus: {{type: kafka, brokers: '{broker}'}}\nnode: edge-1\n"
+        ));
+        let running = tokio::spawn(gateway(config));
+        let client = reqwest::Client::new();
+        let post = || client.post(format!("http://{http}/v1/ndjson")).header("content-type", "application/x-ndjson");
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let answer = loop {
+            match post().body("{}\n").send().await {
+                Ok(answer) => break answer,
+                Err(error) => assert!(std::time::Instant::now() < deadline && !running.is_finished(), "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        assert_eq!((answer.status().as_u16(), answer.headers().contains_key("retry-after")), (503, true));
+        let ready = client.get(format!("http://{admin}/readyz")).send().await.unwrap();
+        assert_eq!(ready.status().as_u16(), 503);
+        assert!(ready.text().await.unwrap().contains("waiting for the bus"));
+        let metrics = client.get(format!("http://{admin}/metrics")).send().await.unwrap().text().await.unwrap();
+        assert!(metrics.contains("airan_gateway_requests_total{door=\"ndjson\",status=\"503\"} 1"), "{metrics}");
+        running.abort();
+    }
+
+    /// Scenario: settings with which an agent would not start, as `airan validate` finds them.
+    /// Guarantees: each is a mistake of the configuration, in a line that names it and shows no password.
+    #[test]
+    fn what_an_agent_would_not_start_with_is_found_before() {
+        let catalog = Arc::new(Catalog::builtin().unwrap());
+        let check = |targets: &str| {
+            let config = config_of(&format!("node: edge-1\nagent: {{targets: {targets}}}\n"));
+            check_agent(&config, &catalog).map_err(|error| error.to_string())
+        };
+        let target = "{name: a, url: 'http://a:1'}";
+        assert_eq!(check(&format!("[{target}]")), Ok(()));
+        for (targets, told) in [
+            (format!("[{target}, {target}]"), "two targets are named `a`"),
+            ("[{name: a, url: 'https://jo:hunter2@a:1'}]".to_owned(), "target `a` is no address"),
+            ("[{name: a, url: 'http://a:1', labels: {imsi: x}}]".to_owned(), "names a subscriber"),
+        ] {
+            let line = check(&targets).unwrap_err();
+            assert!(line.contains(told) && !line.contains("hunter2"), "{line}");
+        }
+    }
+}

@@ -18,7 +18,7 @@ mod tests;
 mod tree;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use airan_bus::BusSettings;
 use airan_lake::LakeSettings;
@@ -284,10 +284,5 @@ impl Config {
             .or_else(host)
             .filter(|name| !name.is_empty())
             .ok_or_else(|| ConfigError { place: None, message: "this machine has no host name: set `node`".to_owned() })
-    }
-
-    /// Where the lake is, if that is a folder of this machine.
-    pub fn lake_folder(&self) -> Option<PathBuf> {
-        (!self.lake.path.contains("://")).then(|| PathBuf::from(&self.lake.path))
     }
 }
