@@ -262,7 +262,9 @@ async fn endpoints_that_misbehave_are_counted_and_give_nothing() {
 #[tokio::test]
 async fn limits_on_labels_are_settings() {
     let url = endpoints().await;
-    for limit in [|scrape: &mut ScrapeSettings| scrape.labels = 2, |scrape: &mut ScrapeSettings| scrape.label_bytes = 4.into()] {
+    for limit in
+        [|scrape: &mut ScrapeSettings| scrape.labels = 2, |scrape: &mut ScrapeSettings| scrape.label_bytes = 4.into()]
+    {
         let mut limited = settings(vec![target("text", &format!("{url}/text"))]);
         limit(&mut limited.scrape);
         let site = Site::start(limited);

@@ -55,12 +55,12 @@ impl Missing {
     /// All that are remembered, most rows first.
     pub fn list(&self) -> Vec<MissingNode> {
         let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = |(node, (rows, last_seen)): (&Box<str>, &(u64, Micros))| MissingNode {
+        let all = nodes.iter().map(|(node, (rows, last_seen))| MissingNode {
             node: node.to_string(),
             rows: *rows,
             last_seen: *last_seen,
-        };
-        let mut all: Vec<MissingNode> = nodes.iter().map(of).collect();
+        });
+        let mut all: Vec<MissingNode> = all.collect();
         drop(nodes);
         all.sort_by(|a, b| b.rows.cmp(&a.rows).then_with(|| a.node.cmp(&b.node)));
         all

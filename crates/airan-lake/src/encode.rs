@@ -286,7 +286,8 @@ mod tests {
                 found.extend(here);
             }
             let mut expected: Vec<(String, i64)> = rows.iter().map(|row| (format!("s{}", row.0), row.1)).collect();
-            (expected.sort(), found.sort());
+            expected.sort();
+            found.sort();
             prop_assert_eq!(found, expected);
         }
     }

@@ -133,7 +133,7 @@ fn rank(keys: &[&StringArray], firsts: &[u32], ids: &mut [u32]) {
     }
 }
 
-fn value<'a>(key: &'a StringArray, row: usize) -> Option<&'a str> {
+fn value(key: &StringArray, row: usize) -> Option<&str> {
     key.is_valid(row).then(|| key.value(row))
 }
 

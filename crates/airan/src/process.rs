@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn a_role_that_hangs_does_not_keep_the_process() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (_never, hang) = std::sync::mpsc::channel::<()>();
+        let (_never, hang) = std::sync::mpsc::sync_channel::<()>(1);
         let hang = Arc::new(Mutex::new(hang));
         let ended = Arc::new(Mutex::new(Vec::new()));
         let stopped = runtime.block_on(async {

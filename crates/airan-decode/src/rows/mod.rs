@@ -192,7 +192,7 @@ impl<'a> Rows<'a> {
         let Some(plan) = self.start(point, 1) else { return };
         match self.land(&plan, point, SampleValue::Number(number), 1) {
             End::Columns => {}
-            End::Elsewhere => self.to_sample(&plan, point, SampleValue::Number(number), 1),
+            End::Elsewhere => self.put_sample(&plan, point, SampleValue::Number(number), 1),
         }
         self.metric.plan = Some(plan);
     }
@@ -202,7 +202,7 @@ impl<'a> Rows<'a> {
         let Some(plan) = self.start(point, lines) else { return };
         match self.land(&plan, point, SampleValue::Histogram(histogram), lines) {
             End::Columns => {}
-            End::Elsewhere => self.to_sample(&plan, point, SampleValue::Histogram(histogram), lines),
+            End::Elsewhere => self.put_sample(&plan, point, SampleValue::Histogram(histogram), lines),
         }
         self.metric.plan = Some(plan);
     }
@@ -315,7 +315,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Makes a row of `sample`.
-    fn to_sample(&mut self, plan: &Plan<'a>, point: &Point<'_>, value: SampleValue<'_>, lines: u64) {
+    fn put_sample(&mut self, plan: &Plan<'a>, point: &Point<'_>, value: SampleValue<'_>, lines: u64) {
         if !self.keeps_samples {
             let name = shown(&self.metric.name);
             return self

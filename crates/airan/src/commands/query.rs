@@ -49,7 +49,7 @@ pub async fn tables(config: &Config) -> Result<SessionContext> {
         if !stored.contains(table) {
             let empty = RecordBatch::new_empty(Arc::clone(pipeline.plan.output_schema()));
             context.register_batch(table, empty.clone())?;
-            context.register_batch(&format!("{table}_latest"), empty)?;
+            context.register_batch(format!("{table}_latest"), empty)?;
         }
     }
     Ok(context)
