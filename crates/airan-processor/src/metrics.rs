@@ -46,8 +46,11 @@ struct Family {
     help: &'static str,
     is_counter: bool,
     labels: &'static [&'static str],
-    values: fn(&Report, &Progress, Micros, &mut dyn FnMut(&[&str], f64)),
+    values: Values,
 }
+
+/// Puts the values of one shard's report at a time: labels' values beside the partition, and the value.
+type Values = fn(&Report, &Progress, Micros, &mut dyn FnMut(&[&str], f64));
 
 /// Everything shards report.
 const FAMILIES: &[Family] = &[
