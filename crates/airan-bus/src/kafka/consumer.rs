@@ -30,6 +30,9 @@ use super::{Shared, producer};
 use crate::counts::Counters;
 use crate::{ConsumeError, Consumer, Event, Received};
 
+/// How long leaving the group may take. Whoever is not told in time waits for the session's timeout instead.
+const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+
 /// A member of the consumer group.
 pub(super) struct KafkaConsumer {
     shared: Arc<Shared>,
@@ -391,24 +394,35 @@ impl Consumer for KafkaConsumer {
     }
 
     async fn close(mut self: Box<Self>) {
-        let Some(consumer) = self.consumer.take() else { return };
+        let Some(left) = self.leaving() else { return };
+        if tokio::time::timeout(LEAVE_WITHIN, left).await.is_err() {
+            tracing::warn!(
+                "the group did not answer in time: it gives the partitions away after the session's timeout"
+            );
+        }
+    }
+}
+
+impl KafkaConsumer {
+    /// Leaves on a thread of its own, because that waits for the brokers, however long they are away. Resolves when it is done;
+    /// None where it has left before.
+    fn leaving(&mut self) -> Option<tokio::sync::oneshot::Receiver<()>> {
+        let consumer = self.consumer.take()?;
         let (inbox, topic) = (Arc::clone(&self.inbox), self.shared.topic.clone());
         let has_revoked = !self.revoked.is_empty();
-        let leaving = move || KafkaConsumer::leave(consumer, &inbox, &topic, has_revoked);
-        if tokio::task::spawn_blocking(leaving).await.is_err() {
-            tracing::warn!("the consumer could not leave in order");
-        }
+        let (done, left) = tokio::sync::oneshot::channel();
+        let leaving = move || {
+            KafkaConsumer::leave(consumer, &inbox, &topic, has_revoked);
+            let _ = done.send(());
+        };
+        let _ = std::thread::Builder::new().name("airan-leave".to_owned()).spawn(leaving);
+        Some(left)
     }
 }
 
 impl Drop for KafkaConsumer {
     fn drop(&mut self) {
-        let Some(consumer) = self.consumer.take() else { return };
-        let (inbox, topic) = (Arc::clone(&self.inbox), self.shared.topic.clone());
-        let has_revoked = !self.revoked.is_empty();
-        // Leaving waits for the brokers, which the thread it happens on may not.
-        let leaving = move || KafkaConsumer::leave(consumer, &inbox, &topic, has_revoked);
-        let _ = std::thread::Builder::new().name("airan-leave".to_owned()).spawn(leaving);
+        let _ = self.leaving();
     }
 }
 
