@@ -170,7 +170,7 @@ impl Lake {
         newest: u64,
         report: &mut CheckReport,
     ) -> Result<(), ReadError> {
-        let path = places.of(self.store(), &live.shard, &live.file.path).await?;
+        let path = places.of(self.store(), &live.file.path).await?;
         report.files += 1;
         report.rows += live.file.rows;
         report.bytes += live.file.bytes;

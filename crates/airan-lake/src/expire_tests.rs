@@ -180,6 +180,33 @@ async fn files_of_dead_writers_go_from_object_stores_after_a_day() {
     assert_sound(&lake).await;
 }
 
+/// Not a test: prints what a pass that finds nothing to do, and a listing, cost over 20,000 records of eight files, a bit over
+/// three days of one busy shard at 15 s. `cargo test --release -p airan -p airan-lake --lib records_speed -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "prints speeds"]
+async fn records_speed() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = crate::testing::local(folder.path()).await;
+    let mut writer = claim(&lake).await;
+    let tables: Vec<TableRows> = (0..8).map(|table| at(&format!("t{table}"), &[DAY])).collect();
+    writer.commit(&commit(1, tables)).await.unwrap();
+    let shard = Shard { topic: TOPIC.to_owned(), partition: 0 };
+    // Nothing stays in staging: all records below name the same files.
+    claim(&lake).await;
+    let (record, _) = record::read(lake.store(), &shard, 2).await.unwrap().unwrap();
+    for n in 4..20_000 {
+        let copy = seal(&Record { n, ..record.clone() }).unwrap();
+        std::fs::write(folder.path().join(shard.record(n).as_ref()), copy).unwrap();
+    }
+    for _ in 0..2 {
+        let start = std::time::Instant::now();
+        let files = lake.files("t0").await.unwrap().len();
+        let listed = start.elapsed();
+        let report = lake.expire(2 * DAY, None).await.unwrap();
+        println!("{files} files listed in {listed:?}, {} expired in {:?}", report.files, start.elapsed() - listed);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     /// Scenario: commits of rows of any times, in any order, of two shards; retention by age and bytes, open windows from any

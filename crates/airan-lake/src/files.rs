@@ -1,6 +1,6 @@
 //! Which files count (S1), exactly: those named by records, less those an expire record has taken out.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use airan_model::time::Micros;
 use arrow::array::{BooleanArray, RecordBatch, Scalar, TimestampMicrosecondArray};
@@ -91,7 +91,7 @@ impl Lake {
         let place = Places::find(self.store()).await?;
         let mut entries = Vec::with_capacity(live.len());
         for Live { shard, n, date, file, .. } in live {
-            let path = place.of(self.store(), &shard, &file.path).await?;
+            let path = place.of(self.store(), &file.path).await?;
             entries.push(FileEntry {
                 path,
                 date,
@@ -130,7 +130,7 @@ impl Lake {
         let place = Places::find(self.store()).await?;
         let mut found = Vec::with_capacity(files.len());
         for live in files {
-            found.push((Path::from(place.of(self.store(), &shard, &live.file.path).await?), live));
+            found.push((Path::from(place.of(self.store(), &live.file.path).await?), live));
         }
         let store = self.store().clone();
         let batches = futures::stream::iter(found).then(move |(path, live)| {
@@ -179,25 +179,25 @@ async fn since(store: &Store, shard: &Shard, newest: u64, table: &str, from: Mic
     Ok(found)
 }
 
-/// Where files lie that may still be in staging.
-pub(crate) struct Places(HashSet<Path>);
+/// Where files wait that are still in staging, by the place they will have.
+pub(crate) struct Places(HashMap<String, Path>);
 
 impl Places {
     /// Looked up *after* the records were read: what is not in staging then is in its place.
     pub(crate) async fn find(store: &Store) -> Result<Places, StoreError> {
         if !store.staged() {
-            return Ok(Places(HashSet::new()));
+            return Ok(Places(HashMap::new()));
         }
         let listed = store.list(&Path::from(layout::STAGING)).await?;
-        Ok(Places(listed.into_iter().map(|meta| meta.location).collect()))
+        let waiting = listed.into_iter().map(|meta| meta.location);
+        Ok(Places(waiting.filter_map(|waits| Some((layout::place_of(&waits)?.to_string(), waits))).collect()))
     }
 
-    pub(crate) async fn of(&self, store: &Store, shard: &Shard, path: &str) -> Result<String, StoreError> {
-        let place = Path::from(path);
-        let waits = shard.staged(&place);
-        match self.0.contains(&waits) && store.size(&place).await?.is_none() {
-            true => Ok(waits.to_string()),
-            false => Ok(path.to_owned()),
+    /// Where the file that its record calls `path` lies now.
+    pub(crate) async fn of(&self, store: &Store, path: &str) -> Result<String, StoreError> {
+        match self.0.get(path) {
+            Some(waits) if store.size(&Path::from(path)).await?.is_none() => Ok(waits.to_string()),
+            _ => Ok(path.to_owned()),
         }
     }
 }
