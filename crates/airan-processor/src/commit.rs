@@ -65,6 +65,7 @@ impl Shard {
     /// The commit has happened.
     pub fn finish_commit(&mut self) {
         self.sums = self.sums.committed();
+        (self.is_touched, self.committed_at) = (false, self.log_time);
     }
 }
 

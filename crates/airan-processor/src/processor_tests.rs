@@ -367,3 +367,32 @@ async fn a_gauge_disappears_when_its_entity_is_silent() {
     assert_eq!(running.value("airan_meter_total", None), Some(30.0));
     running.stop().await;
 }
+
+/// Scenario: a shard sees a row, then a tick each minute for an hour, and commits whenever that is worth it.
+/// Guarantees: what follows from the row is committed; afterwards ticks alone are not worth a record of the lake.
+#[tokio::test]
+async fn ticks_alone_are_soon_not_worth_a_commit() {
+    let catalog = catalog();
+    let setup = Arc::new(Setup::new(settings(), &catalog, vec![meters(&catalog).await]));
+    let mut shard = crate::shard::Shard::new(&setup, 0);
+    let line =
+        r#"{"stream": "meter", "node": "a", "site": "s", "part": "x", "ts": "@1", "append_time": "@2", "level": 1}"#;
+    let row = messages(&catalog, line).remove(0);
+    let (mut commits, mut windows) = (Vec::new(), 0);
+    for minute in 0..60 {
+        let tick = airan_bus::Received {
+            offset: minute,
+            append_time: T0 + minute * 60_000_000,
+            message: Message::Tick,
+            ..row.clone()
+        };
+        shard.apply(if minute == 0 { row.clone() } else { tick }).await.unwrap();
+        if shard.has_work() {
+            windows += shard.begin_commit().unwrap().results.iter().map(|result| result.closed.len()).sum::<usize>();
+            shard.finish_commit();
+            commits.push(minute);
+        }
+    }
+    assert_eq!(windows, 1);
+    assert!(commits.starts_with(&[0, 1, 2]) && commits.len() < 10, "{commits:?}");
+}

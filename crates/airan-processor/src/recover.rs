@@ -47,6 +47,9 @@ impl Shard {
             stages: setup.pipelines.iter().map(|pipeline| Stage::new(pipeline, state_bytes)).collect(),
             lates: Lates::new(settings.windows.dirty),
             steps: Steps::default(),
+            is_touched: false,
+            touched_at: Micros::MIN,
+            committed_at: Micros::MIN,
             setup: Arc::clone(setup),
         }
     }
@@ -119,6 +122,7 @@ impl Shard {
 
     fn read_sums(&mut self, sheet: &Sheet) {
         self.log_time = sheet.int(0, "log_time").unwrap_or(Micros::MIN);
+        (self.touched_at, self.committed_at) = (self.log_time, self.log_time);
         if self.log_time != Micros::MIN {
             self.time.observe_message(self.log_time);
         }

@@ -174,7 +174,7 @@ impl Shown {
 }
 
 /// How long a gauge may stay behind the log.
-fn staleness(pipeline: &Pipeline) -> Micros {
+pub(crate) fn staleness(pipeline: &Pipeline) -> Micros {
     pipeline.plan.width().micros().saturating_mul(Micros::from(pipeline.spec.staleness_windows))
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use airan_bus::Received;
 use airan_model::message::{MESSAGE_LIMITS, Message, Rows};
 use airan_model::reject::Reason;
-use airan_model::time::Micros;
+use airan_model::time::{MINUTE, Micros};
 use airan_window::watermark::PartitionTime;
 use arrow::array::RecordBatch;
 use arrow::compute::filter_record_batch;
@@ -26,12 +26,16 @@ use crate::dedupe::Identities;
 use crate::late::Lates;
 use crate::open::{Refused, open};
 use crate::raw::RawRows;
+use crate::results::staleness;
 use crate::rises::Rises;
 use crate::setup::Setup;
 use crate::split::{identity_columns, late_rows, newest_by_node};
 use crate::stage::Stage;
 use crate::steps::{Step, Steps, Watch};
 use crate::sums::Sums;
+
+/// Longer than a stream's nodes take to count as idle, for streams that report each minute or more often.
+const SETTLE: Micros = 5 * MINUTE;
 
 /// One partition's work between two commits, and what it remembers across them.
 pub(crate) struct Shard {
@@ -46,6 +50,11 @@ pub(crate) struct Shard {
     pub stages: Vec<Stage>,
     pub lates: Lates,
     pub steps: Steps,
+    /// Something other than a tick was applied since the last commit.
+    pub is_touched: bool,
+    /// Log time of the last message that was no tick, and of the last commit.
+    pub touched_at: Micros,
+    pub committed_at: Micros,
 }
 
 /// One stream's part of a shard.
@@ -74,6 +83,9 @@ impl Shard {
         self.log_time = self.log_time.max(append_time);
         self.time.observe_message(self.log_time);
         self.streams.iter_mut().for_each(|stream| stream.rises.entities.sweep(self.log_time));
+        if !matches!(message, Message::Tick) {
+            (self.is_touched, self.touched_at) = (true, self.log_time);
+        }
         let refusal = match message {
             Message::Rows(rows) if rows.rows > MESSAGE_LIMITS.rows as u64 => {
                 let detail = format!("its header says {} rows, the limit is {}", rows.rows, MESSAGE_LIMITS.rows);
@@ -173,6 +185,17 @@ impl Shard {
             let watermark = watermark_of(stage, &self.time);
             stage.settle(watermark).await;
         }
+    }
+
+    /// Whether a commit would say more than that time has passed. Right after the last rows that alone is worth saying: windows
+    /// close by it, and gauges of what has fallen silent disappear.
+    pub fn has_work(&self) -> bool {
+        let settled = self.stages.iter().map(|stage| {
+            let lateness = stage.pipeline.spec.lateness.micros();
+            staleness(&stage.pipeline).saturating_add(lateness).saturating_add(stage.pipeline.plan.width().micros())
+        });
+        let settled_at = self.touched_at.saturating_add(settled.max().unwrap_or(0)).saturating_add(SETTLE);
+        self.is_touched || self.committed_at < settled_at || self.stages.iter().any(|stage| !stage.closed.is_empty())
     }
 
     /// Bytes of raw rows that wait for a commit.

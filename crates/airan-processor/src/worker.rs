@@ -27,6 +27,10 @@ use crate::steps::{Step, Watch};
 /// A report is put up at least this often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
+/// A shard that has seen nothing but ticks commits this seldom: each commit leaves a record that readers of the lake have to read,
+/// and ticks are quickly read again.
+const QUIET: Duration = Duration::from_secs(600);
+
 /// What a message counts for beside its payload, bytes.
 pub(crate) const MESSAGE_OVERHEAD: usize = 256;
 
@@ -112,7 +116,7 @@ impl Worker {
         self.report(&shard, Status::Running);
         let every = self.shared.setup.settings.commit.interval.get();
         let mut committed = shard.next_offset;
-        let mut next_commit = Instant::now() + every;
+        let (mut next_commit, mut quiet_until) = (Instant::now() + every, Instant::now() + QUIET);
         let mut report = tokio::time::interval(REPORT_EVERY);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let enough = self.shared.setup.settings.commit.bytes.size();
@@ -134,9 +138,11 @@ impl Worker {
                 },
             };
             if is_due {
-                if shard.next_offset > committed {
+                let is_worth_it = shard.has_work() || Instant::now() >= quiet_until;
+                if shard.next_offset > committed && is_worth_it {
                     self.commit(&mut writer, &mut shard).await?;
                     committed = shard.next_offset;
+                    quiet_until = Instant::now() + QUIET;
                 }
                 next_commit = Instant::now() + every;
             }
