@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Starts moto's S3 server, runs the lake's tests against it, and stops it. Needs python3 with venv; moto goes into a venv of
-# its own in the cache folder. The cargo feature `cloud` changes object_store's features, so the first run builds most of
-# DataFusion anew; naming the binary's crate too keeps the features of all else those of the workspace, whose builds are used.
+# its own in the cache folder. Naming the binary's crate too keeps the features those of the workspace, whose builds are used.
 #
 # usage: tests/s3.sh
 set -euo pipefail
@@ -15,7 +14,7 @@ if [ ! -x "$venv/bin/moto_server" ]; then
     "$venv/bin/pip" install -q --disable-pip-version-check 'moto[server,s3]==5.2.2'
 fi
 
-test=(cargo test --release -p airan -p airan-lake --features airan/cloud --lib)
+test=(cargo test --release -p airan -p airan-lake --lib)
 # Built first: the server need not wait for the compiler.
 "${test[@]}" --no-run
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
+use airan_model::crash;
 use airan_model::time::DAY;
 
 use crate::lake::Lake;
@@ -114,9 +115,11 @@ impl Lake {
         }
         fix_partitions(self.store(), topic, partitions).await?;
         let record = self.take(&shard, partitions).await?;
+        crash::point("lake.claim.record");
         self.metrics().claims.inc();
         record::leave_hint(self.store(), &shard, record.n).await;
         self.settle_staging(&shard, &record).await?;
+        crash::point("lake.claim.staging");
         remove_states(self.store(), &shard, &record).await;
         let recovered = match (record.next_offset, &record.state) {
             (Some(next_offset), Some(state)) => {

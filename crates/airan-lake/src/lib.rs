@@ -34,7 +34,7 @@ mod metrics;
 mod order;
 mod orphans;
 mod record;
-#[cfg(all(test, feature = "cloud"))]
+#[cfg(test)]
 mod s3_tests;
 mod schema;
 mod seal;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct LakeSettings {
-    /// A local folder (made when missing), or `s3://bucket/prefix`, `gs://…`, `az://…` with the cargo feature `cloud`.
+    /// A local folder (made when missing), or `s3://bucket/prefix`, `gs://…`, `az://…`.
     pub path: String,
     /// Options of the object store, passed through under object_store's own names (`aws_region`, `aws_endpoint`, …).
     pub options: BTreeMap<String, Secret>,

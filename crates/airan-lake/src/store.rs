@@ -112,7 +112,6 @@ impl Store {
     }
 
     /// A store as given: for tests, and for stores opened elsewhere.
-    #[cfg(any(test, feature = "cloud"))]
     pub(crate) fn over(object: Arc<dyn ObjectStore>, staged: bool) -> Store {
         Store { object, staged }
     }
@@ -233,12 +232,6 @@ fn is_nfs(kind: rustix::fs::FsWord) -> bool {
     kind == rustix::fs::NFS_SUPER_MAGIC
 }
 
-#[cfg(not(feature = "cloud"))]
-fn cloud(_: &str, _: &str, settings: &LakeSettings) -> Result<Store, OpenLakeError> {
-    Err(OpenLakeError::NoCloud { path: settings.path.clone() })
-}
-
-#[cfg(feature = "cloud")]
 fn cloud(scheme: &str, rest: &str, settings: &LakeSettings) -> Result<Store, OpenLakeError> {
     use object_store::prefix::PrefixStore;
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -255,7 +248,6 @@ fn cloud(scheme: &str, rest: &str, settings: &LakeSettings) -> Result<Store, Ope
     Ok(Store::over(Arc::new(PrefixStore::new(object, Path::from(prefix))), false))
 }
 
-#[cfg(feature = "cloud")]
 fn s3(url: &str, settings: &LakeSettings) -> object_store::Result<object_store::aws::AmazonS3> {
     let mut builder = object_store::aws::AmazonS3Builder::from_env().with_url(url);
     for (name, value) in &settings.options {
@@ -264,7 +256,6 @@ fn s3(url: &str, settings: &LakeSettings) -> object_store::Result<object_store::
     builder.build()
 }
 
-#[cfg(feature = "cloud")]
 fn gs(url: &str, settings: &LakeSettings) -> object_store::Result<object_store::gcp::GoogleCloudStorage> {
     let mut builder = object_store::gcp::GoogleCloudStorageBuilder::from_env().with_url(url);
     for (name, value) in &settings.options {
@@ -273,7 +264,6 @@ fn gs(url: &str, settings: &LakeSettings) -> object_store::Result<object_store::
     builder.build()
 }
 
-#[cfg(feature = "cloud")]
 fn az(url: &str, settings: &LakeSettings) -> object_store::Result<object_store::azure::MicrosoftAzure> {
     let mut builder = object_store::azure::MicrosoftAzureBuilder::from_env().with_url(url);
     for (name, value) in &settings.options {
@@ -301,14 +291,10 @@ mod tests {
     }
 
     /// Scenario: paths that name no store this build can use.
-    /// Guarantees: each is refused with the reason, and the cloud's with the feature's name.
+    /// Guarantees: each is refused with the reason.
     #[test]
     fn what_cannot_carry_a_lake_is_refused() {
-        #[cfg(not(feature = "cloud"))]
-        for path in ["s3://bucket/lake", "gs://bucket", "az://container/x"] {
-            let error = Store::open(&settings(path)).unwrap_err();
-            assert!(error.to_string().contains("--features cloud"), "{error}");
-        }
+        assert!(Store::open(&settings("s3://")).unwrap_err().to_string().contains("it names no bucket"));
         assert!(Store::open(&settings("ftp://x/y")).unwrap_err().to_string().contains("`ftp://` is unknown"));
         assert!(matches!(Store::open(&settings("/proc/airan")), Err(OpenLakeError::Path { .. })));
         #[cfg(target_os = "linux")]

@@ -11,6 +11,7 @@
 
 use std::time::Instant;
 
+use airan_model::crash;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -148,8 +149,10 @@ impl ShardWriter {
             .try_collect()
             .await?;
         files.sort_by(|a, b| (&a.table, &a.path).cmp(&(&b.table, &b.path)));
+        crash::point("lake.commit.files");
         let state_name = |attempt| self.shard.state(n, &self.claim, attempt);
         let state = create_exact(self.store(), state_name, &commit.state).await?;
+        crash::point("lake.commit.state");
         let mut newest_ts = self.newest.newest_ts.clone();
         for file in &files {
             let newest = newest_ts.entry(file.table.clone()).or_insert(file.max_ts);
@@ -252,6 +255,7 @@ impl ShardWriter {
 
     async fn succeeded(&mut self) -> CommitSummary {
         let Some(Offer { record, .. }) = self.offered.take() else { return CommitSummary::default() };
+        crash::point("lake.commit.record");
         let before = std::mem::replace(&mut self.newest, record);
         let record = &self.newest;
         if let Some(state) = before.state.filter(|state| record.state.as_ref() != Some(state)) {
@@ -284,6 +288,7 @@ impl ShardWriter {
     async fn give_places(&mut self) -> Result<(), StoreError> {
         while let Some(Staged { waits, place }) = self.unnamed.last() {
             give_place(self.lake.store(), waits, place).await?;
+            crash::point("lake.commit.place");
             self.spent.extend(self.unnamed.pop().map(|staged| staged.waits));
         }
         Ok(())

@@ -5,6 +5,7 @@
 //! callers pass around.
 
 pub mod catalog;
+pub mod crash;
 pub mod identity;
 pub mod inventory;
 pub mod ipc;
