@@ -8,8 +8,9 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use crate::address::Endpoint;
 use crate::uplink::plain;
 
-/// OpenMetrics 1.0 first, text 0.0.4 next, then whatever there is.
-const ACCEPTED: &str = "application/openmetrics-text;version=1.0.0;q=0.9,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+/// Text 0.0.4 first: it carries the same samples as OpenMetrics 1.0, which is read strictly, so that one histogram with a
+/// negative sum would cost the whole scrape. Then whatever there is.
+const ACCEPTED: &str = "text/plain;version=0.0.4;q=0.9,application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1";
 
 /// Why a scrape gave nothing. The next one may succeed.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! What an OpenMetrics text says of its metric families, and the rules it must keep while it does.
 //!
 //! Kept are the rules of shape: metadata before samples and once each, a family in one piece, names no other family may use, names
-//! of samples by type, units, exemplars. Rules about values are not: a scrape is not lost because a sum is negative.
+//! of samples by type, units, exemplars. Rules about values and order are in [`rules`](super::rules).
 
 use std::collections::HashSet;
 

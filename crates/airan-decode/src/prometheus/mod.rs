@@ -6,6 +6,7 @@
 
 mod families;
 mod histograms;
+mod rules;
 mod text;
 
 use std::borrow::Cow;
@@ -23,6 +24,7 @@ use crate::rows::{MetricKind, Point, Rows};
 use crate::{Context, DecodeError, Decoded};
 use families::Families;
 use histograms::{Groups, Part, Piece};
+use rules::{Rules, Seen};
 use text::{Cursor, Fault, Line};
 
 /// Which text it is, as the endpoint's content type says.
@@ -145,12 +147,13 @@ impl<'t, 'a> Scrape<'t, 'a> {
     }
 
     fn strict(&mut self) -> Result<(), Stop> {
-        let mut families = Families::default();
+        let (mut families, mut rules) = (Families::default(), Rules::default());
         let mut cursor = Cursor::new(self.text, 0);
         while !cursor.is_at_end() {
             if cursor.peek() == Some(b'#') {
                 if families.comment(&mut cursor)? {
-                    return Ok(families.end().map_err(|what| Fault { what, at: cursor.at })?);
+                    let ended = rules.end().and_then(|()| families.end());
+                    return Ok(ended.map_err(|what| Fault { what, at: cursor.at })?);
                 }
                 continue;
             }
@@ -159,14 +162,20 @@ impl<'t, 'a> Scrape<'t, 'a> {
             if self.name != *line.name || self.kind != kind {
                 self.sample_of(&line.name, kind, Some(family));
             }
-            let time = match line.time.map(str::parse::<f64>) {
+            let fault = |what| Fault { what, at: line.start };
+            let seconds = match line.time.map(str::parse::<f64>) {
+                None => None,
+                Some(Ok(seconds)) if seconds.is_finite() => Some(seconds),
+                Some(_) => return Err(fault("a timestamp that is no time").into()),
+            };
+            let value = number(line.value).ok_or(fault("a value that is no number"))?.as_f64();
+            let labels = self.labels.kept();
+            rules.sample(&Seen { family, kind, name: &line.name, labels, value, time: seconds }).map_err(fault)?;
+            let time = match seconds.map(|seconds| seconds * SECOND as f64) {
                 None => Ok(None),
-                // Seconds, as exact as a float of them is: below a microsecond today.
-                Some(Ok(seconds)) if (seconds * SECOND as f64).abs() < i64::MAX as f64 => {
-                    Ok(Some((seconds * SECOND as f64).round() as Micros))
-                }
-                Some(Ok(seconds)) if seconds.is_finite() => Err(()),
-                Some(_) => return Err(Fault { what: "a timestamp that is no time", at: line.start }.into()),
+                // As exact as a float of seconds is: below a microsecond today.
+                Some(micros) if micros.abs() < i64::MAX as f64 => Ok(Some(micros.round() as Micros)),
+                Some(_) => Err(()),
             };
             self.take(&line, time)?;
         }
