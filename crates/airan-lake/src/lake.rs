@@ -56,6 +56,19 @@ impl Lake {
         Lake::over(Store::open_to_read(settings)?, settings.clone(), clock)
     }
 
+    /// A lake in an object store of the caller's, which must be able to arbitrate: for simulations of failing stores.
+    ///
+    /// # Errors
+    /// Never in practice.
+    #[doc(hidden)]
+    pub fn in_object_store(
+        store: Arc<dyn object_store::ObjectStore>,
+        settings: LakeSettings,
+        clock: Clock,
+    ) -> Result<Lake, OpenLakeError> {
+        Lake::over(Store::over(store, false), settings, clock)
+    }
+
     /// A lake in a store that is open and can arbitrate.
     pub(crate) fn over(store: Store, settings: LakeSettings, clock: Clock) -> Result<Lake, OpenLakeError> {
         let metrics = LakeMetrics::new()?;

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use airan_bus::{Consumer, Received};
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Status;
+use crate::threads::Threads;
 use crate::worker::{End, MESSAGE_OVERHEAD, Notice, Shared, What, Worker, causes, size_of};
 
 /// Messages a consumer may still hand over after its partition was paused.
@@ -24,7 +24,7 @@ const AFTER_FENCE: Duration = Duration::from_secs(1);
 /// The workers.
 pub(crate) struct Crew {
     shared: Shared,
-    runtime: Handle,
+    threads: Threads,
     slots: BTreeMap<i32, Slot>,
     // Revocations that wait for their workers.
     releasing: Vec<Release>,
@@ -55,8 +55,8 @@ struct Release {
 }
 
 impl Crew {
-    pub fn new(shared: Shared, runtime: Handle) -> Crew {
-        Crew { shared, runtime, slots: BTreeMap::new(), releasing: Vec::new(), epochs: 0 }
+    pub fn new(shared: Shared, threads: Threads) -> Crew {
+        Crew { shared, threads, slots: BTreeMap::new(), releasing: Vec::new(), epochs: 0 }
     }
 
     /// Starts workers for newly assigned partitions.
@@ -90,8 +90,8 @@ impl Crew {
             report.progress = None;
         });
         let notices = self.shared.notices.clone();
-        let running = self.runtime.spawn(worker.run());
-        self.runtime.spawn(async move {
+        let running = self.threads.spawn(worker.run());
+        self.threads.spawn(async move {
             if running.await.is_err() {
                 let what = What::Ended(End::Stopped("its worker panicked".to_owned()));
                 let _ = notices.send(Notice { partition, epoch, what }).await;

@@ -30,6 +30,7 @@ mod stage;
 mod state;
 mod steps;
 mod sums;
+mod threads;
 mod worker;
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use airan_bus::{Bus, Consumer, Event};
 use airan_lake::Lake;
 use airan_model::catalog::Catalog;
 use airan_model::time::{Clock, Micros};
-use tokio::runtime::{Handle, Runtime};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +18,7 @@ use crate::rejects::Rejects;
 use crate::results::Results;
 use crate::settings::Settings;
 use crate::setup::{Pipeline, Setup};
+use crate::threads::Threads;
 use crate::worker::{Notice, Shared, causes};
 
 /// How long the consumer may wait for a message before workers are heard again.
@@ -99,11 +99,17 @@ impl Processor {
     /// Only if it cannot begin; afterwards the bus, the lake and each shard may fail and come back.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ProcessorError> {
         let threads = Threads::start(self.setup.settings.threads)?;
+        self.run_on(threads, shutdown).await;
+        Ok(())
+    }
+
+    /// The same, with its tasks on the threads at hand.
+    pub(crate) async fn run_on(self, threads: Threads, shutdown: CancellationToken) {
         let (notices, mut heard) = mpsc::channel(NOTICES);
         let shared = self.shared(notices);
-        let mut crew = Crew::new(shared, threads.handle.clone());
-        threads.handle.spawn(self.watch_lag(shutdown.clone()));
-        threads.handle.spawn(self.keep_retention(shutdown.clone()));
+        let mut crew = Crew::new(shared, threads.clone());
+        threads.spawn(self.watch_lag(shutdown.clone()));
+        threads.spawn(self.keep_retention(shutdown.clone()));
         if let Some(mut consumer) = self.consumer(&shutdown).await {
             while !shutdown.is_cancelled() {
                 while let Ok(notice) = heard.try_recv() {
@@ -120,7 +126,6 @@ impl Processor {
             }
             self.finish(crew, &mut heard, consumer).await;
         }
-        Ok(())
     }
 
     fn shared(&self, notices: mpsc::Sender<Notice>) -> Shared {
@@ -256,32 +261,6 @@ impl Processor {
                     }
                 }
             }
-        }
-    }
-}
-
-/// Threads of their own for the shards, so that their work never holds up the rest of the process. They end with this value.
-struct Threads {
-    handle: Handle,
-    runtime: Option<Runtime>,
-}
-
-impl Threads {
-    fn start(threads: usize) -> Result<Threads, std::io::Error> {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        if threads > 0 {
-            builder.worker_threads(threads);
-        }
-        let runtime = builder.thread_name("airan-shard").enable_all().build()?;
-        Ok(Threads { handle: runtime.handle().clone(), runtime: Some(runtime) })
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        // In the background, because the thread it happens on may not be blocked.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
         }
     }
 }
