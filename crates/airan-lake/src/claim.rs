@@ -200,6 +200,14 @@ fn claim_after(before: Option<Record>, shard: &Shard, partitions: i32, at: i64) 
     Record { version: RECORD_VERSION, n: base.n + 1, claim: ClaimId::fresh(), at, files: Vec::new(), ..base }
 }
 
+/// The partition count of a topic; `None` before its first claim.
+pub(crate) async fn partitions(store: &Store, topic: &str) -> Result<Option<i32>, ClaimError> {
+    let path = layout::partitions(topic);
+    let Some(bytes) = store.read(&path).await? else { return Ok(None) };
+    let Partitions { partitions } = unseal(&path, &bytes)?;
+    Ok(Some(partitions))
+}
+
 /// The first claim of a topic fixes its partition count; every other compares.
 async fn fix_partitions(store: &Store, topic: &str, found: i32) -> Result<(), ClaimError> {
     let path = layout::partitions(topic);

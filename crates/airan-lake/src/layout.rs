@@ -9,6 +9,7 @@
 //! _state/<topic>/<partition>/<n>-<claim>.state                 the shard state a record names
 //! _schemas/<table>/<version>.arrow                             the table's columns, add-only
 //! _expired/<e>.json, _expired/<e>.done                         what retention has taken out, and that it is deleted
+//! _requests/<id>.json                                          windows to be restated, for the owners of shards
 //! _tmp/ _probe/                                                temporaries
 //! ```
 

@@ -34,6 +34,7 @@ mod metrics;
 mod order;
 mod orphans;
 mod record;
+mod requests;
 #[cfg(test)]
 mod s3_tests;
 mod schema;
@@ -54,6 +55,7 @@ pub use files::{FileEntry, RawRows};
 pub use lake::Lake;
 pub use metrics::LakeMetrics;
 pub use record::ReadError;
+pub use requests::{Request, RequestError, RequestReason};
 pub use schema::SchemaError;
 pub use seal::{Checksum, Damaged};
 pub use settings::LakeSettings;

@@ -1,0 +1,241 @@
+//! Requests to restate windows: `_requests/<id>.json`, for whoever owns the shards.
+//!
+//! A request names pipelines, sites and a span of time. It is created once and never changed; the owners of shards look for
+//! requests at each commit, recompute the windows in chunks, and keep how far they are in their own state. So a request
+//! outlives crashes and moves of shards. Who asked removes it when every shard is done; shards then forget it.
+//!
+//! A request says nothing about files or progress: K1 and S1 do not know of it.
+
+use airan_model::time::Micros;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+
+use crate::claim::read_state;
+use crate::lake::Lake;
+use crate::layout::Shard;
+use crate::record::{self, ReadError};
+use crate::seal::{Damaged, seal, unseal};
+use crate::store::StoreError;
+use crate::{ClaimError, Recovered};
+
+/// Version of the requests this build writes, and the highest it reads.
+const VERSION: u32 = 1;
+/// Folder of all requests.
+const REQUESTS: &str = "_requests";
+/// Requests read at once.
+const READS_AT_ONCE: usize = 8;
+
+/// Why windows are to be restated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestReason {
+    /// A pipeline is new or was corrected, or its windows are missing.
+    Backfill,
+    /// Raw rows have been erased.
+    Erase,
+}
+
+/// A request to restate windows from the raw rows of the lake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    version: u32,
+    /// Its name: lower-case letters, digits and `-`.
+    pub id: String,
+    /// Names of pipelines; empty: all there are.
+    pub pipelines: Vec<String>,
+    /// Sites; empty: all that have rows.
+    pub sites: Vec<String>,
+    /// Windows that hold a time from here on …
+    pub from: Micros,
+    /// … and before this.
+    pub to: Micros,
+    /// Why.
+    pub reason: RequestReason,
+    /// When it was made, by the asker's clock; for people.
+    pub at: Micros,
+}
+
+/// Why a request could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// Try again with the same request: it may have been made.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Choose another id: this one is another request's.
+    #[error("request `{0}` is there already and asks for something else")]
+    Taken(String),
+    /// Correct it.
+    #[error("no request: {0}")]
+    Wrong(String),
+}
+
+impl Request {
+    /// A request with a fresh id.
+    pub fn new(reason: RequestReason, from: Micros, to: Micros, at: Micros) -> Request {
+        let id = format!("{:032x}", rand::random::<u128>());
+        Request { version: VERSION, id, pipelines: Vec::new(), sites: Vec::new(), from, to, reason, at }
+    }
+
+    /// Whether it is about that pipeline.
+    pub fn names(&self, pipeline: &str) -> bool {
+        self.pipelines.is_empty() || self.pipelines.iter().any(|name| name == pipeline)
+    }
+
+    fn path(id: &str) -> Path {
+        Path::from_iter([REQUESTS, &format!("{id}.json")])
+    }
+}
+
+impl Lake {
+    /// Makes a request. Making the same one again is fine, so an unknown outcome is resolved by trying again.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn request(&self, request: &Request) -> Result<(), RequestError> {
+        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if request.id.is_empty() || request.id.len() > 64 || !request.id.chars().all(is_plain) {
+            return Err(RequestError::Wrong(format!("`{}` is no id", request.id)));
+        }
+        if request.from >= request.to {
+            return Err(RequestError::Wrong("its time ends before it begins".to_owned()));
+        }
+        let path = Request::path(&request.id);
+        let bytes = seal(request).map_err(|error| RequestError::Wrong(error.to_string()))?;
+        let put = self.store().create(&path, bytes.clone()).await;
+        match (self.store().read(&path).await?, put) {
+            (Some(found), _) if found == bytes => Ok(()),
+            (Some(_), _) => Err(RequestError::Taken(request.id.clone())),
+            (None, Err(error)) => Err(error.into()),
+            // Made, and removed by somebody since: there is nothing left to do.
+            (None, Ok(_)) => Ok(()),
+        }
+    }
+
+    /// Every request there is, oldest first.
+    ///
+    /// # Errors
+    /// If the store does not answer, or one is damaged or of a newer release.
+    pub async fn requests(&self) -> Result<Vec<Request>, ReadError> {
+        let listed = self.store().list(&Path::from(REQUESTS)).await?;
+        let paths = listed.into_iter().map(|meta| meta.location).filter(|path| path.as_ref().ends_with(".json"));
+        let reads = futures::stream::iter(paths.map(|path| self.read_request(path)));
+        let found: Vec<Option<Request>> = reads.buffered(READS_AT_ONCE).try_collect().await?;
+        let mut requests: Vec<Request> = found.into_iter().flatten().collect();
+        requests.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
+        Ok(requests)
+    }
+
+    async fn read_request(&self, path: Path) -> Result<Option<Request>, ReadError> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let Some(bytes) = self.store().read(&path).await? else { return Ok(None) };
+        let Version { version } = unseal(&path, &bytes)?;
+        if version > VERSION {
+            return Err(ReadError::Newer { path: path.to_string(), version });
+        }
+        Ok(Some(unseal(&path, &bytes)?))
+    }
+
+    /// Removes a request: it is done, or nobody wants it any more. None there is fine.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn remove_request(&self, id: &str) -> Result<(), StoreError> {
+        self.store().remove(&Request::path(id)).await
+    }
+
+    /// What the newest record of a shard says, without claiming the shard; `None` where nothing was ever committed.
+    ///
+    /// # Errors
+    /// If the record or the state it names cannot be read.
+    pub async fn look_at(&self, topic: &str, partition: i32) -> Result<Option<Recovered>, ReadError> {
+        let shard = Shard { topic: topic.to_owned(), partition };
+        // A state goes when the next commit has another: then the newest record is another one, too.
+        for _ in 0..LOOKS {
+            let Some(newest) = record::newest(self.store(), &shard).await? else { return Ok(None) };
+            let (Some(next_offset), Some(state)) = (newest.next_offset, &newest.state) else { return Ok(None) };
+            match read_state(self.store(), state).await {
+                Ok(state) => return Ok(Some(Recovered { n: newest.n, next_offset, state })),
+                Err(ReadError::Damaged(_)) => continue,
+                Err(error) => return Err(error),
+            }
+        }
+        let path = shard.states();
+        Err(Damaged { path: path.to_string(), reason: "the state of the newest record cannot be read".to_owned() }
+            .into())
+    }
+
+    /// The number of partitions of a topic, fixed when its first shard was claimed; `None` before.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn partitions(&self, topic: &str) -> Result<Option<i32>, ClaimError> {
+        crate::claim::partitions(self.store(), topic).await
+    }
+}
+
+/// Times the newest record is read again because its state has just been replaced.
+const LOOKS: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faults::{Fault, Op};
+    use crate::testing::{SECOND, claim, commit, faulty_object, rows};
+
+    /// Scenario: requests are made, one of them while the store tells that it failed although it had done it, one twice, one
+    /// under a taken id; then they are removed.
+    /// Guarantees: each is there once, oldest first, as it was made; another under the same id is refused.
+    #[tokio::test]
+    async fn a_request_is_made_once_and_is_read_as_it_was_made() {
+        let (lake, store) = faulty_object();
+        let mut late = Request::new(RequestReason::Erase, 0, 60 * SECOND, 9);
+        late.sites = vec!["s1".to_owned()];
+        let early =
+            Request { pipelines: vec!["host_load".to_owned()], ..Request::new(RequestReason::Backfill, 0, 1, 3) };
+        lake.request(&late).await.unwrap();
+        store.next(1, Op::Put, REQUESTS, Fault::After);
+        lake.request(&early).await.unwrap();
+        lake.request(&early).await.unwrap();
+        let other = Request { to: 2, ..early.clone() };
+        assert!(matches!(lake.request(&other).await, Err(RequestError::Taken(_))));
+        assert_eq!(lake.requests().await.unwrap(), [early.clone(), late.clone()]);
+        assert!(early.names("host_load") && !early.names("link_use") && late.names("link_use"));
+        lake.remove_request(&early.id).await.unwrap();
+        lake.remove_request(&early.id).await.unwrap();
+        assert_eq!(lake.requests().await.unwrap(), [late]);
+        for wrong in [Request { id: "../x".to_owned(), ..early.clone() }, Request { to: 0, ..early }] {
+            assert!(matches!(lake.request(&wrong).await, Err(RequestError::Wrong(_))));
+        }
+    }
+
+    /// Scenario: a store that did not take a request.
+    /// Guarantees: the caller is told, and nothing is there.
+    #[tokio::test]
+    async fn a_request_the_store_did_not_take_is_an_error() {
+        let (lake, store) = faulty_object();
+        let request = Request::new(RequestReason::Backfill, 0, 1, 0);
+        store.next(1, Op::Put, REQUESTS, Fault::Before);
+        assert!(matches!(lake.request(&request).await, Err(RequestError::Store(_))));
+        assert!(lake.requests().await.unwrap().is_empty());
+    }
+
+    /// Scenario: a shard nobody has claimed, one that is claimed, one that has committed.
+    /// Guarantees: looking claims nothing, and shows what the newest commit said.
+    #[tokio::test]
+    async fn looking_at_a_shard_does_not_fence_its_owner() {
+        let (lake, _) = faulty_object();
+        assert_eq!(lake.look_at("telemetry", 0).await.unwrap(), None);
+        assert_eq!(lake.partitions("telemetry").await.unwrap(), None);
+        let mut writer = claim(&lake).await;
+        assert_eq!(lake.look_at("telemetry", 0).await.unwrap(), None);
+        writer.commit(&commit(7, vec![rows("host", 0..3)])).await.unwrap();
+        let seen = lake.look_at("telemetry", 0).await.unwrap().unwrap();
+        assert_eq!((seen.next_offset, &seen.state[..]), (7, &b"state at 7"[..]));
+        assert_eq!(lake.partitions("telemetry").await.unwrap(), Some(1));
+        writer.commit(&commit(9, Vec::new())).await.unwrap();
+    }
+}
