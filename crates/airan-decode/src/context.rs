@@ -47,7 +47,7 @@ pub struct Decoded {
 
 /// What became of a body's samples: `samples = sentinels + columns + sample_rows + refused`.
 ///
-/// A sample is a line of text, an OTLP data point, a line of NDJSON or a row of Arrow.
+/// A sample is a line of text, an OTLP data point, a sample or native histogram of remote write, a line of NDJSON or a row of Arrow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Samples there were.
@@ -62,6 +62,8 @@ pub struct Tally {
     pub dropped_fields: u64,
     /// Samples refused: see [`Decoded::refused`].
     pub refused: u64,
+    /// Of the samples, native histograms of remote write that were not refused: its answers count them apart.
+    pub histograms: u64,
     /// Some rows had no time of their own and got [`Context::now`].
     pub no_time: bool,
 }

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use prost::Message;
 
 use crate::testing::{check, context};
-use crate::{Decoded, TextFormat, arrow_ipc, ndjson, otlp, prometheus};
+use crate::{Decoded, RemoteWrite, TextFormat, arrow_ipc, ndjson, otlp, prometheus, remote_write};
 
 const TEXT: &str = "# HELP a b\n# TYPE vllm:request_queue_time_seconds histogram\n\
     vllm:request_queue_time_seconds_bucket{model_name=\"a\",le=\"0.5\"} 1\n\
@@ -54,6 +54,8 @@ fn every_decoder(body: &[u8]) -> usize {
         otlp::decode_json(body, &context),
         prometheus::decode(body, TextFormat::Prometheus004, &context),
         prometheus::decode(body, TextFormat::OpenMetrics, &context),
+        remote_write::decode(body, RemoteWrite::V1, &context),
+        remote_write::decode(body, RemoteWrite::V2, &context),
         ndjson::decode(body, &context),
         arrow_ipc::decode(&bytes, "accelerator", &context),
     ];

@@ -1,12 +1,12 @@
-//! Foreign bytes to typed rows: OTLP, Prometheus text, NDJSON, Arrow.
+//! Foreign bytes to typed rows: OTLP, Prometheus text and remote write, NDJSON, Arrow.
 //!
 //! Every decoder turns one body into rows of the catalog's streams and a [`Tally`] that says what became of each sample. Nothing
 //! here does I/O or reads a clock, and no bytes can make it panic or grow without bound.
 //!
 //! ```text
-//!  otlp (protobuf, JSON) ─┐
-//!  prometheus            ─┴─▶ rows: plan (labels) ─▶ table (wide rows) or sample ─▶ Decoded
-//!  ndjson, arrow_ipc     ───────────────────────────────────────────────────────▶ Decoded
+//!  otlp (protobuf, JSON)    ─┐
+//!  prometheus, remote_write ─┴─▶ rows: plan (labels) ─▶ table (wide rows) or sample ─▶ Decoded
+//!  ndjson, arrow_ipc        ─────────────────────────────────────────────────────────▶ Decoded
 //! ```
 //!
 //! # Memory
@@ -17,20 +17,25 @@
 //! 1,024; Arrow by the body's own limit after decompression, checked before anything is allocated. Together that is below 200 MiB
 //! for the worst body there can be, and about the size of the body for an honest one.
 
+mod classic;
 mod context;
+mod exponential;
 mod histogram;
 mod labels;
 mod number;
 mod refusals;
 mod rows;
+mod wire;
 
 pub mod arrow_ipc;
 pub mod ndjson;
 pub mod otlp;
 pub mod prometheus;
+pub mod remote_write;
 
 pub use context::{Context, DecodeError, Decoded, DecodedRows, Refused, Tally};
 pub use prometheus::TextFormat;
+pub use remote_write::RemoteWrite;
 
 #[cfg(test)]
 mod hostile_tests;

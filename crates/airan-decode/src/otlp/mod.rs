@@ -16,7 +16,6 @@ mod json;
 mod json_fields;
 mod nested;
 mod protobuf;
-mod wire;
 
 use std::borrow::Cow;
 

@@ -8,10 +8,10 @@ use std::borrow::Cow;
 use airan_model::reject::Reason;
 
 use super::nested::{Nested, base64};
-use super::wire::{Fault, Message, Value};
 use super::{Shape, Sink, Temporality, Times};
 use crate::DecodeError;
 use crate::number::Number;
+use crate::wire::{Fault, Message, Value};
 
 /// Reads an `ExportMetricsServiceRequest`.
 pub(super) fn read<'b>(body: &'b [u8], sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {

@@ -1,29 +1,29 @@
 //! Prometheus text 0.0.4 and OpenMetrics 1.0.
 //!
 //! A line that does not follow its format refuses the whole scrape, as in Prometheus: what follows it could be anything. A sample
-//! over a limit is refused alone. Histograms of metrics the catalog knows are put together again: see [`histograms`]. Exemplars
+//! over a limit is refused alone. Histograms of metrics the catalog knows are put together again: see [`classic`]. Exemplars
 //! are checked and not kept.
 
 mod families;
-mod histograms;
 mod rules;
 mod text;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use airan_model::catalog::{ColumnType, MetricMapping};
+use airan_model::catalog::MetricMapping;
+use airan_model::limits::Limits;
 use airan_model::reject::Reason;
 use airan_model::time::{Micros, SECOND};
 use foldhash::fast::RandomState;
 
-use crate::labels::{LabelBuffer, words};
+use crate::classic::{self, Groups, Lines, Part, Piece};
+use crate::labels::{Label, LabelBuffer, words};
 use crate::number::Number;
 use crate::refusals::shown;
 use crate::rows::{MetricKind, Point, Rows};
 use crate::{Context, DecodeError, Decoded};
 use families::Families;
-use histograms::{Groups, Part, Piece};
 use rules::{Rules, Seen};
 use text::{Cursor, Fault, Line};
 
@@ -191,7 +191,8 @@ impl<'t, 'a> Scrape<'t, 'a> {
         let exact = catalog.metric(name);
         self.route = match exact {
             Some(_) => Route::Plain,
-            None => self.histogram_part(name, kind).unwrap_or(Route::Plain),
+            None => classic::part_of(catalog, name, kind)
+                .map_or(Route::Plain, |(part, family, mapping)| Route::Histogram(part, family, mapping)),
         };
         // OpenMetrics adds `_total` to counters that other text, and so the catalog, has without.
         let by_family = || {
@@ -201,18 +202,6 @@ impl<'t, 'a> Scrape<'t, 'a> {
         };
         let mapping = exact.or_else(by_family).map(|mapping| &**mapping);
         self.rows.metric_mapped(name, kind, mapping);
-    }
-
-    fn histogram_part(&self, name: &str, kind: MetricKind) -> Option<Route<'a>> {
-        if !matches!(kind, MetricKind::Histogram | MetricKind::Unknown) {
-            return None;
-        }
-        let parts = [("_bucket", Part::Bucket), ("_sum", Part::Sum), ("_count", Part::Count)];
-        let (family, part) = parts.iter().find_map(|(suffix, part)| Some((name.strip_suffix(suffix)?, *part)))?;
-        let mapping = &**self.context.catalog.metric(family)?;
-        let is_histogram =
-            |target: &airan_model::catalog::Target| target.stream.columns[target.column].ty == ColumnType::Histogram;
-        mapping.targets.iter().any(is_histogram).then_some(Route::Histogram(part, family.len(), mapping))
     }
 
     /// Takes a sample whose labels are in the buffer.
@@ -238,8 +227,8 @@ impl<'t, 'a> Scrape<'t, 'a> {
         };
         if let (Route::Histogram(part, family, mapping), Cow::Borrowed(name)) = (self.route, &line.name) {
             let piece = Piece { at: line.start, part, number };
-            let reader = (self.text, self.format, self.context.limits);
-            if self.groups.add(&name[..family], mapping, ts, labels, piece, reader) {
+            let lines = TextLines { text: self.text, format: self.format, limits: self.context.limits };
+            if self.groups.add(&name[..family], mapping, ts, labels, piece, &lines) {
                 return Ok(());
             }
         }
@@ -251,7 +240,8 @@ impl<'t, 'a> Scrape<'t, 'a> {
     fn put_histograms_together(&mut self) {
         let groups = std::mem::take(&mut self.groups);
         for group in groups.into_inner() {
-            let whole = histograms::assemble(&group, (self.text, self.format, self.context.limits));
+            let lines = TextLines { text: self.text, format: self.format, limits: self.context.limits };
+            let whole = classic::assemble(&group, &lines);
             let landed = whole.is_some_and(|(labels, histogram)| {
                 self.rows.metric_mapped(group.family, MetricKind::Histogram, Some(group.mapping));
                 self.rows.histogram_column(&point(&labels, group.ts), &histogram, group.pieces.len() as u64)
@@ -263,7 +253,7 @@ impl<'t, 'a> Scrape<'t, 'a> {
     }
 
     /// The lines of a histogram that has no column, each for itself.
-    fn as_samples(&mut self, group: &histograms::Group<'t, 'a>) {
+    fn as_samples(&mut self, group: &classic::Group<'t, 'a>) {
         for piece in &group.pieces {
             let read = Cursor::new(self.text, piece.at).sample(self.format, &mut self.labels);
             if let (Ok(line), Ok(labels)) = (read, self.labels.get()) {
@@ -274,8 +264,23 @@ impl<'t, 'a> Scrape<'t, 'a> {
     }
 }
 
+/// Lines of a scrape, to be read again.
+struct TextLines<'t, 'l> {
+    text: &'t str,
+    format: TextFormat,
+    limits: &'l Limits,
+}
+
+impl<'t> Lines<'t> for TextLines<'t, '_> {
+    fn labels_at(&self, at: usize) -> Option<Vec<Label<'t>>> {
+        let mut labels = LabelBuffer::new(self.limits, 0);
+        Cursor::new(self.text, at).sample(self.format, &mut labels).ok()?;
+        labels.take().ok()
+    }
+}
+
 /// A point of text: labels are all it has.
-fn point<'s>(labels: &'s [crate::labels::Label<'s>], ts: Option<Micros>) -> Point<'s> {
+fn point<'s>(labels: &'s [Label<'s>], ts: Option<Micros>) -> Point<'s> {
     Point { labels, shared: &[], node: None, ts, start: None, is_delta: false }
 }
 

@@ -5,7 +5,7 @@
 
 /// Bytes that are no protocol buffers.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     pub what: &'static str,
     // Bytes from the fault to the end of the message it was found in, and where that end lies in memory.
     left: usize,
@@ -14,7 +14,7 @@ pub(super) struct Fault {
 
 impl Fault {
     /// Its offset in the body it was found in.
-    pub(super) fn offset(&self, body: &[u8]) -> usize {
+    pub(crate) fn offset(&self, body: &[u8]) -> usize {
         let end = self.end.saturating_sub(body.as_ptr() as usize);
         end.saturating_sub(self.left)
     }
@@ -22,11 +22,11 @@ impl Fault {
 
 /// What is left of one message.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Message<'b>(&'b [u8]);
+pub(crate) struct Message<'b>(&'b [u8]);
 
 /// A field's value by its wire type.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Value<'b> {
+pub(crate) enum Value<'b> {
     Varint(u64),
     Fixed64(u64),
     Fixed32,
@@ -34,17 +34,17 @@ pub(super) enum Value<'b> {
 }
 
 /// A field: its number and value.
-pub(super) type Field<'b> = (u32, Value<'b>);
+pub(crate) type Field<'b> = (u32, Value<'b>);
 
 impl<'b> Message<'b> {
     /// A whole body.
-    pub(super) fn of(bytes: &'b [u8]) -> Message<'b> {
+    pub(crate) fn of(bytes: &'b [u8]) -> Message<'b> {
         Message(bytes)
     }
 
     /// The next field; None at the end.
     #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<Field<'b>>, Fault> {
+    pub(crate) fn next(&mut self) -> Result<Option<Field<'b>>, Fault> {
         if self.0.is_empty() {
             return Ok(None);
         }
@@ -65,7 +65,7 @@ impl<'b> Message<'b> {
                 self.take::<4>()?;
                 Value::Fixed32
             }
-            _ => return start.fault("a wire type that OTLP does not use"),
+            _ => return start.fault("a wire type that is not in use"),
         };
         match key >> 3 {
             0 => start.fault("field number 0"),
@@ -75,7 +75,7 @@ impl<'b> Message<'b> {
 
     /// Calls `with` for each field.
     #[inline]
-    pub(super) fn each<E: From<Fault>>(mut self, mut with: impl FnMut(Field<'b>) -> Result<(), E>) -> Result<(), E> {
+    pub(crate) fn each<E: From<Fault>>(mut self, mut with: impl FnMut(Field<'b>) -> Result<(), E>) -> Result<(), E> {
         while let Some(field) = self.next()? {
             with(field)?;
         }
@@ -83,12 +83,12 @@ impl<'b> Message<'b> {
     }
 
     /// The bytes of a text field.
-    pub(super) fn text(self) -> Result<&'b str, Fault> {
+    pub(crate) fn text(self) -> Result<&'b str, Fault> {
         std::str::from_utf8(self.0).or_else(|_| self.fault("text that is no UTF-8"))
     }
 
     /// The bytes of a bytes field.
-    pub(super) fn bytes(self) -> &'b [u8] {
+    pub(crate) fn bytes(self) -> &'b [u8] {
         self.0
     }
 
@@ -96,7 +96,7 @@ impl<'b> Message<'b> {
     ///
     /// None for any other: that is then read field by field. Most bytes of a request are such pairs.
     #[inline]
-    pub(super) fn plain_pair(self) -> Option<(Message<'b>, Message<'b>)> {
+    pub(crate) fn plain_pair(self) -> Option<(Message<'b>, Message<'b>)> {
         let (&[0x0a, key], rest) = self.0.split_first_chunk()? else { return None };
         let (key, rest) = rest.split_at_checked(usize::from(key))?;
         let (&[0x12, outer, 0x0a, inner], text) = rest.split_first_chunk()? else { return None };
@@ -108,8 +108,19 @@ impl<'b> Message<'b> {
         adds_up.then_some((Message(key), Message(text)))
     }
 
+    /// Packed numbers of variable length.
+    pub(crate) fn packed_varints<E: From<Fault>>(
+        mut self,
+        mut with: impl FnMut(u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        while !self.0.is_empty() {
+            with(self.varint()?)?;
+        }
+        Ok(())
+    }
+
     /// Packed fixed-length numbers.
-    pub(super) fn packed(self) -> Result<impl Iterator<Item = u64> + 'b, Fault> {
+    pub(crate) fn packed(self) -> Result<impl Iterator<Item = u64> + 'b, Fault> {
         let (numbers, rest) = self.0.as_chunks::<8>();
         match rest {
             [] => Ok(numbers.iter().map(|number| u64::from_le_bytes(*number))),

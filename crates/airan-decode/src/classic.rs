@@ -1,4 +1,4 @@
-//! Histograms in text: lines of one label set, put together when the whole scrape is read.
+//! Prometheus' classic histograms: lines (series) of one label set, put together when the whole body is read.
 //!
 //! `_bucket` lines count up to and including their `le`; the column holds counts per bucket. A histogram that contradicts itself
 //! (no `+Inf`, counts that fall, a `_count` that is not that of `+Inf`, a line twice) is not put together: its lines are samples.
@@ -7,24 +7,22 @@
 
 use std::hash::{BuildHasher, Hasher};
 
-use airan_model::catalog::MetricMapping;
-use airan_model::limits::Limits;
+use airan_model::catalog::{Catalog, ColumnType, MetricMapping, Target};
 use airan_model::time::Micros;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::TextFormat;
-use super::text::Cursor;
 use crate::histogram::Histogram;
-use crate::labels::{Label, LabelBuffer};
+use crate::labels::Label;
 use crate::number::Number;
+use crate::rows::MetricKind;
 
 /// The label that gives a bucket's upper bound.
 const LE: &str = "le";
 
 /// What a line says of its histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Bucket,
     Sum,
     Count,
@@ -32,7 +30,7 @@ pub(super) enum Part {
 
 /// One line.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Piece<'t> {
+pub(crate) struct Piece<'t> {
     /// Offset of the line.
     pub at: usize,
     pub part: Part,
@@ -41,7 +39,7 @@ pub(super) struct Piece<'t> {
 
 /// The lines of one histogram.
 #[derive(Debug)]
-pub(super) struct Group<'t, 'a> {
+pub(crate) struct Group<'t, 'a> {
     hash: u64,
     pub family: &'t str,
     pub mapping: &'a MetricMapping,
@@ -51,7 +49,7 @@ pub(super) struct Group<'t, 'a> {
 
 /// The histograms so far.
 #[derive(Debug, Default)]
-pub(super) struct Groups<'t, 'a> {
+pub(crate) struct Groups<'t, 'a> {
     hasher: RandomState,
     index: HashTable<u32>,
     groups: Vec<Group<'t, 'a>>,
@@ -59,19 +57,39 @@ pub(super) struct Groups<'t, 'a> {
     last: Option<(usize, Vec<Label<'t>>)>,
 }
 
-/// What it takes to read a line again.
-pub(super) type Source<'t, 'l> = (&'t str, TextFormat, &'l Limits);
+/// The body the lines are in.
+pub(crate) trait Lines<'t> {
+    /// The labels of the line at an offset; None if it is to be refused.
+    fn labels_at(&self, at: usize) -> Option<Vec<Label<'t>>>;
+}
+
+/// What a line of that name is of which histogram, if the catalog has a column for that: the family's name is the first so
+/// many bytes.
+pub(crate) fn part_of<'a>(
+    catalog: &'a Catalog,
+    name: &str,
+    kind: MetricKind,
+) -> Option<(Part, usize, &'a MetricMapping)> {
+    if !matches!(kind, MetricKind::Histogram | MetricKind::Unknown) {
+        return None;
+    }
+    let parts = [("_bucket", Part::Bucket), ("_sum", Part::Sum), ("_count", Part::Count)];
+    let (family, part) = parts.iter().find_map(|(suffix, part)| Some((name.strip_suffix(suffix)?, *part)))?;
+    let mapping = &**catalog.metric(family)?;
+    let is_histogram = |target: &Target| target.stream.columns[target.column].ty == ColumnType::Histogram;
+    mapping.targets.iter().any(is_histogram).then_some((part, family.len(), mapping))
+}
 
 impl<'t, 'a> Groups<'t, 'a> {
     /// Adds a line to its histogram; false for a bucket without a bound.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         family: &'t str,
         mapping: &'a MetricMapping,
         ts: Option<Micros>,
         labels: &[Label<'t>],
         piece: Piece<'t>,
-        source: Source<'t, '_>,
+        lines: &impl Lines<'t>,
     ) -> bool {
         if (piece.part == Part::Bucket) != labels.iter().any(|label| label.name == LE) {
             return false;
@@ -93,7 +111,7 @@ impl<'t, 'a> Groups<'t, 'a> {
                 && group
                     .pieces
                     .first()
-                    .and_then(|first| labels_at(source, first.at))
+                    .and_then(|first| lines.labels_at(first.at))
                     .is_some_and(|first| are_same(&first, labels))
         });
         let at = match found {
@@ -111,7 +129,7 @@ impl<'t, 'a> Groups<'t, 'a> {
         true
     }
 
-    pub(super) fn into_inner(self) -> Vec<Group<'t, 'a>> {
+    pub(crate) fn into_inner(self) -> Vec<Group<'t, 'a>> {
         self.groups
     }
 
@@ -135,22 +153,15 @@ fn are_same(a: &[Label<'_>], b: &[Label<'_>]) -> bool {
     without_le(a) == without_le(b) && a.iter().filter(|label| label.name != LE).all(|label| b.contains(label))
 }
 
-/// The labels of the line at an offset.
-fn labels_at<'t>((text, format, limits): Source<'t, '_>, at: usize) -> Option<Vec<Label<'t>>> {
-    let mut labels = LabelBuffer::new(limits, 0);
-    Cursor::new(text, at).sample(format, &mut labels).ok()?;
-    labels.take().ok()
-}
-
 /// The labels and the histogram, if the lines make one.
-pub(super) fn assemble<'t>(group: &Group<'t, '_>, source: Source<'t, '_>) -> Option<(Vec<Label<'t>>, Histogram)> {
-    let mut labels = labels_at(source, group.pieces.first()?.at)?;
+pub(crate) fn assemble<'t>(group: &Group<'t, '_>, lines: &impl Lines<'t>) -> Option<(Vec<Label<'t>>, Histogram)> {
+    let mut labels = lines.labels_at(group.pieces.first()?.at)?;
     labels.retain(|label| label.name != LE);
     let mut buckets = Vec::with_capacity(group.pieces.len());
     let (mut sum, mut count) = (None, None);
     for piece in &group.pieces {
         match piece.part {
-            Part::Bucket => buckets.push((bound_at(source, piece.at)?, piece.number.as_i64()?)),
+            Part::Bucket => buckets.push((bound_at(lines, piece.at)?, piece.number.as_i64()?)),
             Part::Sum if sum.is_none() => sum = Some(piece.number.as_f64()),
             Part::Count if count.is_none() => count = Some(piece.number.as_i64()?),
             Part::Sum | Part::Count => return None,
@@ -172,8 +183,8 @@ pub(super) fn assemble<'t>(group: &Group<'t, '_>, source: Source<'t, '_>) -> Opt
 }
 
 /// The bound of the bucket at an offset.
-fn bound_at(source: Source<'_, '_>, at: usize) -> Option<f64> {
-    let labels = labels_at(source, at)?;
+fn bound_at<'t>(lines: &impl Lines<'t>, at: usize) -> Option<f64> {
+    let labels = lines.labels_at(at)?;
     let bound = labels.iter().find(|label| label.name == LE)?;
     Some(Number::parse(&bound.value)?.as_f64())
 }
