@@ -20,10 +20,12 @@ pub(crate) enum Encoding {
     Gzip,
     /// Zstandard, RFC 8878, one frame or more.
     Zstd,
+    /// Snappy's block format, as Prometheus remote write has it: one block that begins with its length.
+    Snappy,
 }
 
 /// What doors accept, as `Accept-Encoding` says it.
-pub(crate) const ACCEPTED: &str = "gzip, zstd, identity";
+pub(crate) const ACCEPTED: &str = "gzip, zstd, snappy, identity";
 
 /// Bytes taken from a decoder before the limits are asked again.
 const STEP: u64 = 64 * 1024;
@@ -39,6 +41,7 @@ impl Encoding {
             value if value.is_empty() || value.eq_ignore_ascii_case(b"identity") => Ok(Encoding::Identity),
             value if value.eq_ignore_ascii_case(b"gzip") || value.eq_ignore_ascii_case(b"x-gzip") => Ok(Encoding::Gzip),
             value if value.eq_ignore_ascii_case(b"zstd") => Ok(Encoding::Zstd),
+            value if value.eq_ignore_ascii_case(b"snappy") => Ok(Encoding::Snappy),
             _ => Err(Refusal::Unsupported { message: format!("the encoding is not one of {ACCEPTED}") }),
         }
     }
@@ -47,6 +50,7 @@ impl Encoding {
 /// The body itself, at most `limit` bytes. `ticket` holds what is kept.
 pub(crate) fn decompress(encoding: Encoding, body: Bytes, limit: usize, ticket: &mut Ticket) -> Result<Bytes, Refusal> {
     let inflated = match encoding {
+        Encoding::Snappy => snappy(&body, limit, ticket)?,
         Encoding::Identity => return if body.len() > limit { Err(too_large(limit)) } else { Ok(body) },
         Encoding::Gzip => drain(flate2::bufread::MultiGzDecoder::new(&body[..]), &body, limit, ticket)?,
         Encoding::Zstd => {
@@ -59,6 +63,19 @@ pub(crate) fn decompress(encoding: Encoding, body: Bytes, limit: usize, ticket: 
     };
     ticket.release(body.len());
     Ok(inflated.into())
+}
+
+/// A block says how long it becomes, so what it needs is known and asked for before any of it is there.
+fn snappy(body: &[u8], limit: usize, ticket: &mut Ticket) -> Result<Vec<u8>, Refusal> {
+    let damaged = |error: snap::Error| {
+        Refusal::malformed(Reason::BadCompression, format!("the compressed body is damaged: {error}"))
+    };
+    let length = snap::raw::decompress_len(body).map_err(damaged)?;
+    if length > limit {
+        return Err(too_large(limit));
+    }
+    ticket.hold(length)?;
+    snap::raw::Decoder::new().decompress_vec(body).map_err(damaged)
 }
 
 fn drain(mut from: impl Read, body: &[u8], limit: usize, ticket: &mut Ticket) -> Result<Vec<u8>, Refusal> {
@@ -127,9 +144,13 @@ mod tests {
         for (size, fits) in [(0, true), (LIMIT, true), (LIMIT + 1, false)] {
             let body = vec![b'a'; size];
             let zstd: Bytes = zstd::encode_all(&body[..], 1).unwrap().into();
-            for (encoding, sent) in
-                [(Encoding::Identity, body.clone().into()), (Encoding::Gzip, gzip(&body)), (Encoding::Zstd, zstd)]
-            {
+            let snappy: Bytes = snap::raw::Encoder::new().compress_vec(&body).unwrap().into();
+            for (encoding, sent) in [
+                (Encoding::Identity, body.clone().into()),
+                (Encoding::Gzip, gzip(&body)),
+                (Encoding::Zstd, zstd),
+                (Encoding::Snappy, snappy),
+            ] {
                 let got = inflate(encoding, &sent);
                 match fits {
                     true => assert_eq!(got.unwrap().len(), size, "{encoding:?}"),
@@ -156,6 +177,22 @@ mod tests {
             assert!(inflate(encoding, &tail.into()).is_err(), "{encoding:?} with a tail");
             assert!(inflate(encoding, &Bytes::from_static(b"{\"plain\":1}")).is_err(), "{encoding:?} of plain text");
         }
+    }
+
+    /// Scenario: snappy blocks cut anywhere, with a tail, with a length that lies, and one that claims 4 GiB.
+    /// Guarantees: a clear error, and nothing allocated for a claim over the limit.
+    #[test]
+    fn damaged_snappy_is_refused() {
+        let body: Vec<u8> = (0..20_000u32).flat_map(|n| (n / 3).to_le_bytes()).collect();
+        let whole = snap::raw::Encoder::new().compress_vec(&body).unwrap();
+        for cut in [1, 5, whole.len() / 2, whole.len() - 1] {
+            let refusal = inflate(Encoding::Snappy, &whole[..cut].to_vec().into()).unwrap_err();
+            assert_eq!(refusal.reason(), "bad_compression", "cut at {cut}");
+        }
+        assert!(inflate(Encoding::Snappy, &[&whole[..], b"garbage"].concat().into()).is_err());
+        assert!(inflate(Encoding::Snappy, &Bytes::new()).is_err());
+        let huge = Bytes::from_static(b"\xff\xff\xff\xff\x0f\x00a");
+        assert_eq!(inflate(Encoding::Snappy, &huge).unwrap_err().reason(), "too_large");
     }
 
     /// Scenario: a zstd frame that asks for a window of 128 MiB.
@@ -187,6 +224,7 @@ mod tests {
             (Some("identity"), Some(Encoding::Identity)),
             (Some(" GZIP "), Some(Encoding::Gzip)),
             (Some("zstd"), Some(Encoding::Zstd)),
+            (Some("snappy"), Some(Encoding::Snappy)),
             (Some("br"), None),
             (Some("gzip, zstd"), None),
         ] {

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use airan_bus::Bus;
-use airan_decode::{Context, Decoded, DecodedRows, Refused, Tally};
+use airan_decode::{Context, Decoded, DecodedRows, Refused, RemoteWrite, Tally};
 use airan_model::catalog::Catalog;
 use airan_model::identity::{BatchId, sha256_hex};
 use airan_model::inventory::Inventory;
@@ -50,6 +50,8 @@ pub(crate) enum Format {
     Ndjson,
     /// One Arrow IPC stream of one stream's rows.
     ArrowIpc,
+    /// Prometheus remote write.
+    RemoteWrite(RemoteWrite),
 }
 
 /// A body as it came through a door.
@@ -74,6 +76,8 @@ pub struct Ack {
     pub rows: u64,
     /// Points, samples or lines refused on their own, by reason.
     pub refused: Vec<Refused>,
+    /// What became of the samples of a body that was decoded here.
+    pub tally: Tally,
 }
 
 /// The gateway's inner entrance, behind its doors; in `airan up` also the agent's. Cheap to clone.
@@ -112,6 +116,7 @@ struct Placing {
 /// A body's rows, and what its decoder says about the rest.
 struct Opened {
     admitted: Admitted,
+    tally: Tally,
     refused: Vec<Refused>,
 }
 
@@ -183,7 +188,7 @@ impl Intake {
             refusal
         })?;
         inner.produce(door, admitted, started, started + inner.timeout).await?;
-        Ok(Ack { rows: count, refused: Vec::new() })
+        Ok(Ack { rows: count, ..Ack::default() })
     }
 
     /// Takes a body. Resolves when the bus has acknowledged all rows that could be read from it, or with the worst that
@@ -211,7 +216,7 @@ impl Intake {
         };
         let rows = opened.admitted.rows;
         inner.produce(door, opened.admitted, started, deadline).await?;
-        Ok(Ack { rows, refused: opened.refused })
+        Ok(Ack { rows, refused: opened.refused, tally: opened.tally })
     }
 
     fn internal(&self, error: &tokio::task::JoinError) -> Refusal {
@@ -263,7 +268,7 @@ impl Inner {
             let rows = rows.iter().map(|part| part.rows.num_rows() as u64).sum();
             failed(refusal_of(&error), &body, rows)
         })?;
-        Ok(Opened { admitted, refused })
+        Ok(Opened { admitted, tally, refused })
     }
 
     fn admit(
@@ -414,6 +419,8 @@ impl Parcel {
             (_, Format::OtlpJson) => "otlp_http/json",
             (_, Format::Ndjson) => "ndjson/json",
             (_, Format::ArrowIpc) => "arrow/ipc",
+            (_, Format::RemoteWrite(RemoteWrite::V1)) => "remote_write/1",
+            (_, Format::RemoteWrite(RemoteWrite::V2)) => "remote_write/2",
         }
     }
 
@@ -422,6 +429,7 @@ impl Parcel {
             Format::OtlpProtobuf => airan_decode::otlp::decode_protobuf(body, context),
             Format::OtlpJson => airan_decode::otlp::decode_json(body, context),
             Format::Ndjson => airan_decode::ndjson::decode(body, context),
+            Format::RemoteWrite(version) => airan_decode::remote_write::decode(body, version, context),
             Format::ArrowIpc => {
                 airan_decode::arrow_ipc::decode(body, self.stream.as_deref().unwrap_or_default(), context)
             }

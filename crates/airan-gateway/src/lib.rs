@@ -43,13 +43,16 @@ pub enum Door {
     Ndjson,
     /// `POST /v1/arrow`: the agent's uplink.
     Arrow,
+    /// Prometheus remote write: `POST /api/v1/write`.
+    RemoteWrite,
     /// The agent of the same process.
     Agent,
 }
 
 impl Door {
     /// Every door, in the order of their numbers.
-    pub const ALL: [Door; 5] = [Door::OtlpGrpc, Door::OtlpHttp, Door::Ndjson, Door::Arrow, Door::Agent];
+    pub const ALL: [Door; 6] =
+        [Door::OtlpGrpc, Door::OtlpHttp, Door::Ndjson, Door::Arrow, Door::RemoteWrite, Door::Agent];
 
     /// Its name.
     pub fn as_str(self) -> &'static str {
@@ -58,6 +61,7 @@ impl Door {
             Door::OtlpHttp => "otlp_http",
             Door::Ndjson => "ndjson",
             Door::Arrow => "arrow",
+            Door::RemoteWrite => "remote_write",
             Door::Agent => "agent",
         }
     }

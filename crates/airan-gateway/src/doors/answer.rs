@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsPartialSuccess, ExportMetricsServiceResponse};
 use prost::Message;
 use serde_json::json;
@@ -193,6 +193,41 @@ pub(crate) fn rows(outcome: &Result<Ack, Refusal>) -> Response {
     }
 }
 
+/// The answer of the remote write door (prometheus.io/docs/specs/prw, "Responses"): 204 where all was written, 400 where some
+/// samples never will be, in both cases with the counts of what was; an error otherwise.
+///
+/// A sender retries on 5xx alone unless it is told otherwise, so what a retry can mend is 503 here: also a sender over its share.
+pub(crate) fn remote_write(outcome: &Result<Ack, Refusal>) -> Response {
+    let nothing = Ack::default();
+    let (mut response, ack) = match outcome {
+        Ok(ack) if ack.refused.is_empty() => {
+            (finish(StatusCode::NO_CONTENT, "text/plain; charset=utf-8", Bytes::new(), None), ack)
+        }
+        Ok(ack) => {
+            let message = format!("refused: {}\n", reasons(&ack.refused));
+            (finish(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", message.into(), None), ack)
+        }
+        Err(refusal) => {
+            let status = match refusal {
+                Refusal::OverShare { .. } | Refusal::Slow => StatusCode::SERVICE_UNAVAILABLE,
+                other => http_status(other),
+            };
+            let message = format!("{}\n", words(refusal));
+            (finish(status, "text/plain; charset=utf-8", message.into(), Some(refusal)), &nothing)
+        }
+    };
+    let histograms = ack.tally.histograms;
+    let samples = ack.tally.samples - ack.tally.refused - histograms;
+    for (name, count) in [
+        ("x-prometheus-remote-write-samples-written", samples),
+        ("x-prometheus-remote-write-histograms-written", histograms),
+        ("x-prometheus-remote-write-exemplars-written", 0),
+    ] {
+        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from(count));
+    }
+    response
+}
+
 /// One line of JSON about a refusal.
 pub(crate) fn error(refusal: &Refusal) -> Response {
     let body = json!({"error": words(refusal), "reason": refusal.reason()});
@@ -267,7 +302,7 @@ mod tests {
     fn partial_success_names_reasons_and_counts() {
         let of = |reason, count, example: &str| Refused { reason, count, example: example.to_owned() };
         let refused = vec![of(Reason::UnsupportedMetric, 3, "summary"), of(Reason::BadTime, 1, "")];
-        let partial = export_response(&Ack { rows: 5, refused }).partial_success.unwrap();
+        let partial = export_response(&Ack { rows: 5, refused, ..Ack::default() }).partial_success.unwrap();
         assert_eq!(partial.rejected_data_points, 4);
         assert_eq!(partial.error_message, "unsupported_metric: 3 (summary); bad_time: 1");
         assert!(export_response(&Ack::default()).partial_success.is_none());

@@ -1,20 +1,22 @@
-//! The HTTP door: `POST /v1/metrics` (OTLP/HTTP), `/v1/ndjson` and `/v1/arrow`.
+//! The HTTP door: `POST /v1/metrics` (OTLP/HTTP), `/v1/ndjson`, `/v1/arrow` and `/api/v1/write` (Prometheus remote write).
 //!
 //! | path | content types | answer |
 //! | --- | --- | --- |
 //! | `/v1/metrics` | `application/x-protobuf`, `application/json` | `ExportMetricsServiceResponse` in the request's encoding |
 //! | `/v1/ndjson` | `application/x-ndjson`, `application/jsonl`, `application/json` | JSON: rows kept, lines refused by reason |
 //! | `/v1/arrow` | `application/vnd.apache.arrow.stream` | the same; header `airan-stream` names the stream |
+//! | `/api/v1/write` | `application/x-protobuf`, `proto` says which version | 204, with the counts of what was written |
 //!
-//! All take `Content-Encoding` gzip and zstd. `Idempotency-Key` makes a body without times known when it is sent again.
+//! All take `Content-Encoding` gzip, zstd and snappy (blocks). `Idempotency-Key` makes a body without times known when it is sent again.
 
+use airan_decode::RemoteWrite;
 use airan_model::reject::Reason;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::post;
-use http::header::CONTENT_ENCODING;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, Request, StatusCode};
 
 use super::answer::{self, OtlpEncoding};
@@ -36,6 +38,7 @@ pub(crate) fn routes(entrance: Entrance) -> Router {
         .route("/v1/metrics", post(otlp))
         .route("/v1/ndjson", post(ndjson))
         .route("/v1/arrow", post(arrow))
+        .route("/api/v1/write", post(remote_write))
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)
         .with_state(entrance)
@@ -61,12 +64,17 @@ async fn arrow(State(entrance): State<Entrance>, request: Request<Body>) -> Resp
     rows_answer(&entrance, Door::Arrow, &outcome)
 }
 
+async fn remote_write(State(entrance): State<Entrance>, request: Request<Body>) -> Response {
+    let outcome = receive(&entrance, Door::RemoteWrite, request, remote_write_meaning).await;
+    counted(&entrance, Door::RemoteWrite, answer::remote_write(&outcome))
+}
+
 fn rows_answer(entrance: &Entrance, door: Door, outcome: &Result<Ack, Refusal>) -> Response {
     counted(entrance, door, answer::rows(outcome))
 }
 
 async fn no_path(State(entrance): State<Entrance>) -> Response {
-    let known = "there are POST /v1/metrics, /v1/ndjson and /v1/arrow";
+    let known = "there are POST /v1/metrics, /v1/ndjson, /v1/arrow and /api/v1/write";
     count(&entrance, "none", answer::no_such(StatusCode::NOT_FOUND, "not_found", known))
 }
 
@@ -116,6 +124,22 @@ fn arrow_meaning(headers: &HeaderMap) -> Result<Meant, Refusal> {
     let stream = name(headers, &STREAM)?;
     let missing = || Refusal::malformed(Reason::UnknownStream, "header airan-stream must name the stream of the rows");
     meaning(headers, Format::ArrowIpc, Some(stream.ok_or_else(missing)?))
+}
+
+/// By the content type alone: the version header repeats it, and senders of 1.0 from before the specification have neither.
+fn remote_write_meaning(headers: &HeaderMap) -> Result<Meant, Refusal> {
+    one_of(headers, &["application/x-protobuf"])?;
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let proto = content_type.split(';').skip(1).find_map(|parameter| parameter.trim().strip_prefix("proto="));
+    let version = match proto.map(|proto| proto.trim_matches('"')) {
+        None | Some("prometheus.WriteRequest") => RemoteWrite::V1,
+        Some("io.prometheus.write.v2.Request") => RemoteWrite::V2,
+        Some(_) => {
+            let message = "proto is neither prometheus.WriteRequest nor io.prometheus.write.v2.Request";
+            return Err(Refusal::Unsupported { message: message.to_owned() });
+        }
+    };
+    meaning(headers, Format::RemoteWrite(version), None)
 }
 
 fn meaning(headers: &HeaderMap, format: Format, stream: Option<String>) -> Result<Meant, Refusal> {

@@ -32,6 +32,9 @@ use crate::settings::tests::{bytes, millis, settings};
 use crate::testing::{MemoryBus, Mood, NOW, catalog, inventory, until};
 use crate::{Addresses, BindError, Door, Doors, Gateway, GatewayMetrics, Intake, Settings, StopError};
 
+#[path = "remote_write_tests.rs"]
+mod remote_write;
+
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
