@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Runs the crash harness: kills airan processes while rows are sent, and compares what was acknowledged with what the lake has.
+# Starts what a mode needs (Apache Kafka, moto's S3 server) and stops it.
+#
+# usage: tests/crash.sh [MODE TIME]...      MODE: local, s3, kafka, kafka-s3; TIME: 90s, 10m, 2h
+#
+# Without arguments: three minutes of `local` and two of `kafka`, as in CI. Environment:
+#   AIRAN_CRASH_OUT   results file, appended to (default: crash-results.jsonl in the cache folder)
+#   AIRAN_CRASH_SEED  seed (default: of the time); a seed that is in the results file goes on after its last case
+#   AIRAN_CRASH_ARGS  further arguments of airan-crash
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/airan
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
+out=${AIRAN_CRASH_OUT:-$cache/crash-results.jsonl}
+seed=${AIRAN_CRASH_SEED:-$(date +%s)}
+[ $# -gt 0 ] || set -- local 3m kafka 2m
+# Of the whole workspace where that was built before; naming the binary's crate keeps its features.
+cargo build --release -p airan -p airan-crash
+
+work=$(mktemp -d)
+pids=()
+finish() {
+    for pid in "${pids[@]}"; do
+        kill "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+    [ -z "${AIRAN_KAFKA_DIR:-}" ] || deploy/kafka/kafka.sh kill >/dev/null 2>&1 || true
+    # Failed cases stay.
+    [ -n "$(ls -A "$work/cases" 2>/dev/null)" ] || rm -rf "$work"
+}
+trap finish EXIT
+
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+kafka=()
+start_kafka() {
+    [ ${#kafka[@]} -eq 0 ] || return 0
+    AIRAN_KAFKA_PORT=$(free_port)
+    AIRAN_KAFKA_DIR=$work/kafka
+    export AIRAN_KAFKA_PORT AIRAN_KAFKA_DIR
+    deploy/kafka/kafka.sh start
+    kafka=(--kafka "127.0.0.1:$AIRAN_KAFKA_PORT")
+}
+
+s3=()
+start_s3() {
+    [ ${#s3[@]} -eq 0 ] || return 0
+    local venv=$cache/venv-s3 port
+    if [ ! -x "$venv/bin/moto_server" ]; then
+        python3 -m venv "$venv"
+        "$venv/bin/pip" install -q --disable-pip-version-check 'moto[server,s3]==5.2.2'
+    fi
+    port=$(free_port)
+    "$venv/bin/moto_server" -H 127.0.0.1 -p "$port" >"$work/moto.log" 2>&1 &
+    pids+=($!)
+    for _ in $(seq 150); do
+        (: >"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
+        sleep 0.2
+    done
+    s3=(--s3 "http://127.0.0.1:$port")
+    "$venv/bin/python" - "http://127.0.0.1:$port" <<'PYTHON'
+import sys
+
+import boto3
+
+s3 = boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1",
+                  aws_access_key_id="test", aws_secret_access_key="test")
+s3.create_bucket(Bucket="airan")
+PYTHON
+}
+
+code=0
+while [ $# -gt 0 ]; do
+    mode=$1 time=$2
+    shift 2
+    case $mode in kafka*) start_kafka ;; esac
+    case $mode in *s3) start_s3 ;; esac
+    # shellcheck disable=SC2086 # words of further arguments
+    "$CARGO_TARGET_DIR/release/airan-crash" --mode "$mode" --for "$time" --seed "$seed" --out "$out" --work "$work/cases" \
+        "${kafka[@]}" "${s3[@]}" ${AIRAN_CRASH_ARGS:-} || code=1
+done
+[ $code -eq 0 ]

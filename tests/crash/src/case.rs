@@ -1,0 +1,304 @@
+//! One case: senders and victims at work together, then peace, then the comparison.
+//!
+//! ```text
+//! senders ──bodies──▶ victims, killed along their lanes     ledger: sent, acknowledged
+//! last start of every victim ▶ ready ▶ senders' last bodies ▶ agent stops ▶ rows that close the windows
+//! everything processed ▶ sums ▶ graceful stop ▶ lake check ▶ ledger against lake
+//! ```
+//!
+//! Every wait has a deadline; passing one is a failure like any other and is written to the results.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use futures::future::{join_all, try_join_all};
+
+use crate::compare::{Late, Verdict, compare};
+use crate::dice::Dice;
+use crate::lake::{Lake, Scrape, ready};
+use crate::ledger::Ledger;
+use crate::plan::{self, Lane};
+use crate::results::{CaseResult, Kills};
+use crate::sender::Sender;
+use crate::site::{AGENT, Given, LATENESS, SITES, Site, WIDTH};
+use crate::victim::{Victim, complaints};
+
+/// From the last start to being ready, claims and all. Promised are 30 s; the machine may be building beside us.
+const READY: Duration = Duration::from_secs(90);
+/// From the last row to everything being processed, late windows restated.
+const PROCESSED: Duration = Duration::from_secs(120);
+/// How often the lake is asked whether it has everything.
+const ASK: Duration = Duration::from_millis(300);
+/// Streams the agent sends.
+const AGENT_STREAMS: [&str; 2] = ["host", "link"];
+/// Of a long list of failures, so many are written down.
+const SHOWN: usize = 5;
+
+/// What a case is to be.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// What it works with.
+    pub given: Given,
+    /// What becomes of late rows.
+    pub late: Late,
+    /// Ends of processes.
+    pub kills: usize,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Its number in the run.
+    pub number: u64,
+    /// Its folder, made anew.
+    pub folder: PathBuf,
+}
+
+impl Case {
+    /// Runs it. Whatever goes wrong is in the result.
+    pub async fn run(&self) -> CaseResult {
+        let start = Instant::now();
+        let mut result = CaseResult {
+            mode: self.given.mode,
+            seed: self.seed,
+            case: self.number,
+            kills: Kills::default(),
+            acknowledged: 0,
+            unknown: 0,
+            agent_rows: 0,
+            lost: 0,
+            doubled: 0,
+            windows: 0,
+            windows_wrong: 0,
+            late: 0,
+            seconds: 0.0,
+            failures: Vec::new(),
+            complaints: Vec::new(),
+            folder: None,
+        };
+        if let Err(error) = self.play(&mut result).await {
+            result.failures.push(format!("{error:#}"));
+        }
+        result.seconds = start.elapsed().as_secs_f64();
+        if !result.failures.is_empty() {
+            result.folder = Some(self.folder.display().to_string());
+        }
+        result
+    }
+
+    /// The seed of this case alone.
+    fn own_seed(&self) -> u64 {
+        Dice::new(self.seed, self.number + 1).draw()
+    }
+
+    async fn play(&self, result: &mut CaseResult) -> Result<()> {
+        let seed = self.own_seed();
+        let name = format!("crash-{}-{:x}-{}", self.given.mode.name(), self.seed, self.number);
+        let mut site = Site::new(&self.given, &self.folder, &name, &mut Dice::new(seed ^ port_salt(), 2))?;
+        let lake = Lake::new(&self.given.airan, &self.folder, site.reader);
+        let ledger = Arc::new(Ledger::new(&self.folder)?);
+        let done = Arc::new(AtomicBool::new(false));
+        let senders = (0..SITES)
+            .map(|number| Sender::new(number, site.http, Arc::clone(&ledger), seed, Arc::clone(&done)))
+            .collect::<Result<Vec<_>>>()?;
+        let lanes = plan::lanes(self.given.mode, self.given.processors, self.number, seed, self.kills);
+        site.agent.start(None)?;
+
+        let mut senders = together(senders, &mut site.victims, &lanes, &done, &mut result.kills).await?;
+
+        let collected = Scrape::of(site.agent.admin).await.context("the agent does not answer")?;
+        let collected = collected.sum("airan_agent_collected_rows_total", "");
+        site.agent.stop().await?;
+
+        let newest = senders.iter().map(Sender::newest).max().unwrap_or_default();
+        let closed_until = (newest.div_euclid(WIDTH) + 2) * WIDTH;
+        for sender in &mut senders {
+            sender.close(closed_until + LATENESS).await?;
+        }
+        let at_peace = self.until_processed(&site.victims, &lake, &ledger, closed_until).await;
+        if at_peace.is_ok() {
+            self.sums(&site.victims, &lake, result).await?;
+        }
+        let late = scrape(&site.victims).await.by("airan_processor_late_rows_total", "node");
+        let stops = join_all(site.victims.iter_mut().map(Victim::stop)).await;
+        result.failures.extend(stops.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")));
+        for victim in &site.victims {
+            let told = complaints(&victim.log());
+            result.failures.extend(told.iter().filter(|line| line.contains("panicked at")).cloned());
+            result.complaints.extend(told);
+        }
+
+        if let Err(error) = lake.check().await {
+            result.failures.push(format!("{error:#}"));
+        }
+        let verdict = compare(&ledger.rows(), &lake.stored().await?, &lake.windows().await?, closed_until, self.late);
+        if self.late == Late::Counted {
+            let told: std::collections::BTreeMap<String, u64> =
+                late.into_iter().filter(|(_, rows)| *rows > 0.0).map(|(node, rows)| (node, rows as u64)).collect();
+            let senders: std::collections::BTreeMap<String, u64> =
+                told.into_iter().filter(|(node, _)| node.starts_with("node-")).collect();
+            if senders != verdict.late {
+                result.failures.push(format!("late rows: windows lack {:?}, counted are {senders:?}", verdict.late));
+            }
+        }
+        self.write_down(&verdict, result);
+        self.agent_rows(&lake, collected, result).await?;
+        // Why it took so long is told by what is missing, above.
+        at_peace
+    }
+
+    /// Waits until the lake holds what it must hold.
+    async fn until_processed(&self, victims: &[Victim], lake: &Lake, ledger: &Ledger, closed_until: i64) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let scrape = scrape(victims).await;
+            let open: f64 = ["airan_processor_pending_rows", "airan_processor_lag_offsets"]
+                .map(|name| scrape.sum(name, ""))
+                .iter()
+                .sum();
+            let dirty = scrape.sum("airan_processor_dirty_windows", "");
+            let is_through = open == 0.0 && (dirty == 0.0 || self.late == Late::Counted);
+            if is_through {
+                // Tables may not be there yet.
+                if let (Ok(stored), Ok(windows)) = (lake.stored().await, lake.windows().await) {
+                    let verdict = compare(&ledger.rows(), &stored, &windows, closed_until, self.late);
+                    let is_late = self.late == Late::Restated && !verdict.late.is_empty();
+                    if verdict.lost.is_empty() && verdict.windows_wrong.is_empty() && !is_late {
+                        return Ok(());
+                    }
+                    if !verdict.doubled.is_empty() {
+                        bail!("rows are doubled");
+                    }
+                }
+            }
+            if start.elapsed() > PROCESSED {
+                bail!(
+                    "not processed within {PROCESSED:?} of the last row: {open} pending or behind, {dirty} dirty windows"
+                );
+            }
+            tokio::time::sleep(ASK).await;
+        }
+    }
+
+    /// The sums of the shards, and what they say they stored against the raw tables. Counters move with each commit of a tick, so
+    /// they are asked a few times.
+    async fn sums(&self, victims: &[Victim], lake: &Lake, result: &mut CaseResult) -> Result<()> {
+        let mut wrong = String::new();
+        for _ in 0..20 {
+            let scrape = scrape(victims).await;
+            let of = |outcome: &str| scrape.sum("airan_processor_rows_total", &format!("outcome=\"{outcome}\""));
+            let (appended, stored, duplicate, rejected) =
+                (of("appended"), of("stored"), of("duplicate"), of("rejected"));
+            let pending = scrape.sum("airan_processor_pending_rows", "");
+            let mut rows = lake.stored().await?.len() as f64;
+            for stream in AGENT_STREAMS {
+                rows += lake.numbered(stream, AGENT).await.map_or(0.0, |of| of.n as f64);
+            }
+            if appended == stored + duplicate + rejected + pending && stored == rows {
+                return Ok(());
+            }
+            wrong = format!(
+                "sums: appended {appended}, stored {stored}, duplicate {duplicate}, rejected {rejected}, pending {pending}; the lake has {rows} rows"
+            );
+            tokio::time::sleep(ASK).await;
+        }
+        result.failures.push(wrong);
+        Ok(())
+    }
+
+    fn write_down(&self, verdict: &Verdict, result: &mut CaseResult) {
+        result.acknowledged = verdict.acknowledged;
+        result.unknown = verdict.unknown;
+        result.lost += verdict.lost.len() as u64;
+        result.doubled += verdict.doubled.len() as u64;
+        result.windows = verdict.windows;
+        result.windows_wrong = verdict.windows_wrong.len() as u64;
+        result.late = verdict.late.values().sum();
+        for (what, list) in [
+            ("lost", &verdict.lost),
+            ("doubled", &verdict.doubled),
+            ("window", &verdict.windows_wrong),
+            ("wrong", &verdict.wrong),
+        ] {
+            if !list.is_empty() {
+                let shown: Vec<&str> = list.iter().take(SHOWN).map(String::as_str).collect();
+                result.failures.push(format!("{what} ({}): {}", list.len(), shown.join("; ")));
+            }
+        }
+    }
+
+    /// The agent was not killed: every row it collected is in the lake, once, without a gap in their numbers.
+    async fn agent_rows(&self, lake: &Lake, collected: f64, result: &mut CaseResult) -> Result<()> {
+        for stream in AGENT_STREAMS {
+            let of = lake.numbered(stream, AGENT).await?;
+            let span = of.high.unwrap_or(-1) + 1;
+            if of.n != of.ids || of.n != span || of.low.unwrap_or(0) != 0 {
+                result.lost += span.saturating_sub(of.ids).max(0) as u64;
+                result.doubled += (of.n - of.ids).max(0) as u64;
+                result.failures.push(format!("the agent's rows in {stream}: {of:?}"));
+            }
+            result.agent_rows += of.n as u64;
+        }
+        if (result.agent_rows as f64) < collected {
+            result.failures.push(format!("the agent collected {collected} rows, the lake has {}", result.agent_rows));
+        }
+        Ok(())
+    }
+}
+
+/// Senders and victims at work at the same time, until every victim has had its lives and is ready once more, and every sender
+/// its acknowledgements.
+async fn together(
+    senders: Vec<Sender>,
+    victims: &mut [Victim],
+    lanes: &[Lane],
+    done: &AtomicBool,
+    kills: &mut Kills,
+) -> Result<Vec<Sender>> {
+    let storm = async {
+        let lived = join_all(victims.iter_mut().zip(lanes).map(|(victim, lane)| live(victim, lane))).await;
+        lived.iter().for_each(|(of, _)| kills.add(of));
+        lived.into_iter().try_for_each(|(_, end)| end)?;
+        for victim in victims.iter() {
+            ready(&victim.name, victim.admin, READY).await?;
+        }
+        done.store(true, Ordering::Relaxed);
+        Ok::<_, anyhow::Error>(())
+    };
+    let sending = async { try_join_all(senders.into_iter().map(Sender::run)).await.context("a sender") };
+    // A sender ends before the storm only with an error, which ends the case.
+    let ((), senders) = futures::future::try_join(storm, sending).await?;
+    Ok(senders)
+}
+
+/// The lives of one victim, and its last start.
+async fn live(victim: &mut Victim, lane: &Lane) -> (Kills, Result<()>) {
+    let mut kills = Kills::default();
+    for end in lane {
+        if let Err(error) = victim.live(end, &mut kills).await {
+            return (kills, Err(error));
+        }
+    }
+    let started = victim.start(None);
+    (kills, started)
+}
+
+/// All victims' metrics together.
+async fn scrape(victims: &[Victim]) -> Scrape {
+    let mut all = Scrape::default();
+    for victim in victims {
+        all.add(Scrape::of(victim.admin).await.unwrap_or_default());
+    }
+    all
+}
+
+/// Ports alone differ between two runs of one case: several harnesses may run on one machine.
+fn port_salt() -> u64 {
+    u64::from(std::process::id())
+}
+
+/// Removes a case's folder.
+pub fn tidy(folder: &Path) {
+    // A folder that stays is in nobody's way: the next run of the case makes it anew.
+    let _ = std::fs::remove_dir_all(folder);
+}

@@ -1,0 +1,224 @@
+//! What a reader sees: SQL over the lake, its own check, and the metrics, all through the binary under test.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// How long the whole of a reader's command may take. They take tenths of a second on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A row of the raw table.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Stored {
+    /// Identity.
+    pub id: String,
+    /// Site.
+    pub site: String,
+    /// Node.
+    pub node: String,
+    /// Device.
+    pub device: String,
+    /// Event time, microseconds.
+    pub ts: i64,
+    /// As sent.
+    pub utilization: f64,
+    /// As sent.
+    pub power: f64,
+    /// As sent.
+    pub energy: f64,
+    /// Added by the processor.
+    pub rise: Option<f64>,
+    /// As sent.
+    pub integer: i64,
+}
+
+/// A row of the window table, of any revision.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct WindowRow {
+    /// Start, microseconds.
+    pub start: i64,
+    /// Site.
+    pub site: String,
+    /// Node.
+    pub node: String,
+    /// Device.
+    pub device: String,
+    /// Revision.
+    pub revision: i64,
+    /// Rows.
+    pub row_count: i64,
+    /// Sum of an integer column.
+    pub integer_sum: i64,
+    /// Sum.
+    pub float_sum: f64,
+    /// Mean.
+    pub float_avg: f64,
+    /// Largest.
+    pub float_max: f64,
+    /// Smallest.
+    pub float_min: f64,
+    /// Rise of the counter.
+    pub rise: Option<f64>,
+}
+
+/// A stream of an agent in the lake.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Numbered {
+    /// Rows.
+    pub n: i64,
+    /// Different numbers.
+    pub ids: i64,
+    /// Smallest number.
+    pub low: Option<i64>,
+    /// Largest number.
+    pub high: Option<i64>,
+}
+
+/// The lake of a site.
+#[derive(Clone)]
+pub struct Lake {
+    binary: PathBuf,
+    folder: PathBuf,
+    reader: &'static str,
+}
+
+impl Lake {
+    /// Of the site in `folder`, whose configuration `reader` knows where the lake is.
+    pub fn new(binary: &Path, folder: &Path, reader: &'static str) -> Lake {
+        Lake { binary: binary.to_owned(), folder: folder.to_owned(), reader }
+    }
+
+    /// All raw rows of the senders.
+    pub async fn stored(&self) -> Result<Vec<Stored>> {
+        self.query(
+            "SELECT model AS id, site, node, device, CAST(ts AS BIGINT) AS ts, utilization, power_watts AS power, \
+             energy_joules AS energy, energy_joules_increase AS rise, throttle_reasons AS integer FROM accelerator",
+        )
+        .await
+    }
+
+    /// All rows of the window table.
+    pub async fn windows(&self) -> Result<Vec<WindowRow>> {
+        self.query(
+            "SELECT CAST(window_start AS BIGINT) AS start, site, node, device, revision, row_count, integer_sum, float_sum, \
+             float_avg, float_max, float_min, rise FROM crash_windows",
+        )
+        .await
+    }
+
+    /// A stream of the agent.
+    pub async fn numbered(&self, stream: &str, node: &str) -> Result<Numbered> {
+        let sql = format!(
+            "SELECT count(*) AS n, count(DISTINCT batch || ':' || seq) AS ids, min(seq) AS low, max(seq) AS high FROM {stream} WHERE node = '{node}'"
+        );
+        self.query(&sql).await?.pop().context("a count gives a row")
+    }
+
+    /// What `airan lake check` says; an error where it finds something wrong.
+    pub async fn check(&self) -> Result<String> {
+        self.run(vec!["lake".into(), "check".into(), "--config".into(), self.reader.into()]).await
+    }
+
+    async fn query<T: DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>> {
+        let arguments = ["query", "--config", self.reader, "--format", "json", sql];
+        let text = self.run(arguments.map(str::to_owned).into()).await?;
+        serde_json::from_str(&text).with_context(|| format!("airan query {sql}"))
+    }
+
+    async fn run(&self, arguments: Vec<String>) -> Result<String> {
+        let mut command = Command::new(&self.binary);
+        command.args(&arguments).current_dir(&self.folder);
+        let run = tokio::task::spawn_blocking(move || command.output());
+        let out = tokio::time::timeout(PATIENCE, run).await.context("a reader's command hangs")???;
+        if !out.status.success() {
+            let said = [out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+            bail!("airan {}: {}", arguments.join(" "), said.trim());
+        }
+        Ok(String::from_utf8(out.stdout)?)
+    }
+}
+
+/// One scrape of `/metrics`: series with their labels, and values.
+#[derive(Clone, Debug, Default)]
+pub struct Scrape(Vec<(String, f64)>);
+
+impl Scrape {
+    /// Scrapes the process whose admin port is `port`; None where nobody answers.
+    pub async fn of(port: u16) -> Option<Scrape> {
+        let text = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await.ok()?.text().await.ok()?;
+        Some(Scrape::read(&text))
+    }
+
+    fn read(text: &str) -> Scrape {
+        let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            Some((series.to_owned(), value.parse().ok()?))
+        });
+        Scrape(samples.collect())
+    }
+
+    /// Adds another process's.
+    pub fn add(&mut self, other: Scrape) {
+        self.0.extend(other.0);
+    }
+
+    /// The sum of all series of `name` whose labels hold `label`.
+    pub fn sum(&self, name: &str, label: &str) -> f64 {
+        let of = |series: &&(String, f64)| {
+            series.0.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
+                && series.0.contains(label)
+        };
+        // An empty sum of floats is -0.
+        self.0.iter().filter(of).map(|(_, value)| value).sum::<f64>() + 0.0
+    }
+
+    /// The sums of `name` by the value of label `key`.
+    pub fn by(&self, name: &str, key: &str) -> BTreeMap<String, f64> {
+        let mut sums = BTreeMap::new();
+        for (series, value) in self.0.iter().filter(|(series, _)| series.starts_with(&format!("{name}{{"))) {
+            let found = series.split_once(&format!("{key}=\"")).and_then(|(_, rest)| rest.split('"').next());
+            *sums.entry(found.unwrap_or_default().to_owned()).or_default() += value;
+        }
+        sums
+    }
+}
+
+/// Whether the process whose admin port is `port` says that it is ready; within `limit`.
+pub async fn ready(name: &str, port: u16, limit: Duration) -> Result<()> {
+    let start = Instant::now();
+    let mut said = String::from("no answer");
+    while start.elapsed() < limit {
+        if let Ok(answer) = reqwest::get(format!("http://127.0.0.1:{port}/readyz")).await {
+            if answer.status().is_success() {
+                return Ok(());
+            }
+            said = answer.text().await.unwrap_or_default();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    bail!("{name} is not ready within {limit:?}: {}", said.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: series of one metric, of a longer name, and without labels.
+    #[test]
+    fn series_are_summed_by_name_and_label() {
+        let scrape = Scrape::read(
+            "# HELP x\nx_total{outcome=\"stored\",partition=\"0\"} 3\nx_total{outcome=\"stored\",partition=\"1\"} 4\n\
+             x_total{outcome=\"duplicate\",partition=\"1\"} 1\nx_total_more 9\nplain 2\n",
+        );
+        assert_eq!(scrape.sum("x_total", "outcome=\"stored\""), 7.0);
+        assert_eq!(scrape.sum("x_total", ""), 8.0);
+        assert_eq!(scrape.sum("plain", ""), 2.0);
+        assert_eq!(scrape.sum("absent", ""), 0.0);
+        assert_eq!(scrape.by("x_total", "partition"), BTreeMap::from([("0".to_owned(), 3.0), ("1".to_owned(), 5.0)]));
+    }
+}

@@ -1,0 +1,180 @@
+//! The results file: one JSON line a case, appended, never rewritten, so that long runs add up and go on where they stopped.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::site::Mode;
+
+/// What was done to the victims.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Kills {
+    /// SIGKILL at random moments.
+    pub sigkill: u64,
+    /// Deaths at named points.
+    pub points: BTreeMap<String, u64>,
+    /// Points that were asked for and not come to within the limit; the process was killed then.
+    pub unreached: BTreeMap<String, u64>,
+    /// SIGTERM, ended gracefully.
+    pub stopped: u64,
+    /// SIGSTOP and SIGCONT.
+    pub frozen: u64,
+}
+
+impl Kills {
+    /// Processes that were killed without warning.
+    pub fn total(&self) -> u64 {
+        self.sigkill + self.points.values().sum::<u64>()
+    }
+
+    /// Adds another's.
+    pub fn add(&mut self, other: &Kills) {
+        self.sigkill += other.sigkill;
+        self.stopped += other.stopped;
+        self.frozen += other.frozen;
+        for (into, from) in [(&mut self.points, &other.points), (&mut self.unreached, &other.unreached)] {
+            from.iter().for_each(|(name, count)| *into.entry(name.clone()).or_default() += count);
+        }
+    }
+}
+
+/// One case.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CaseResult {
+    /// What the victims were.
+    pub mode: Mode,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Number of the case in it.
+    pub case: u64,
+    /// What was done.
+    pub kills: Kills,
+    /// Rows that a door acknowledged.
+    pub acknowledged: u64,
+    /// Rows whose sender gave up on an answer.
+    pub unknown: u64,
+    /// Rows of an agent.
+    pub agent_rows: u64,
+    /// Acknowledged rows that the lake has not.
+    pub lost: u64,
+    /// Rows that the lake has more than once.
+    pub doubled: u64,
+    /// Windows compared.
+    pub windows: u64,
+    /// Windows that are missing, doubled or have other values.
+    pub windows_wrong: u64,
+    /// Late rows that stand in no window: zero where late windows are restated.
+    pub late: u64,
+    /// Duration.
+    pub seconds: f64,
+    /// Everything wrong, a line each. Empty: the case passed.
+    pub failures: Vec<String>,
+    /// Errors in the victims' logs.
+    pub complaints: Vec<String>,
+    /// Where the case is kept, if it failed.
+    pub folder: Option<String>,
+}
+
+/// The cases in `file`. A last line that was cut off by a kill is left out.
+pub fn read(file: &Path) -> Result<Vec<CaseResult>> {
+    let opened = match std::fs::File::open(file) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+    };
+    let lines = BufReader::new(opened).lines().collect::<Result<Vec<_>, _>>()?;
+    Ok(lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// Appends a case, and has it on disk before it returns.
+pub fn append(file: &Path, case: &CaseResult) -> Result<()> {
+    let mut opened = OpenOptions::new().create(true).append(true).open(file)?;
+    // In one write, for several harnesses may share a file; and on a line of its own, whatever a kill has cut off before.
+    let is_cut = std::fs::read(file)?.last().is_some_and(|byte| *byte != b'\n');
+    let line = format!("{}{}\n", if is_cut { "\n" } else { "" }, serde_json::to_string(case)?);
+    opened.write_all(line.as_bytes())?;
+    Ok(opened.sync_data()?)
+}
+
+/// The sums of many cases, for people.
+pub fn totals(cases: &[CaseResult]) -> String {
+    let mut kills = Kills::default();
+    cases.iter().for_each(|case| kills.add(&case.kills));
+    let sum = |of: fn(&CaseResult) -> u64| cases.iter().map(of).sum::<u64>();
+    let failed = cases.iter().filter(|case| !case.failures.is_empty()).count();
+    let list =
+        |of: &BTreeMap<String, u64>| of.iter().map(|(name, n)| format!("{name} {n}")).collect::<Vec<_>>().join(", ");
+    let never: Vec<&str> =
+        crate::plan::POINTS.iter().copied().filter(|name| !kills.points.contains_key(*name)).collect();
+    format!(
+        "{} cases, {failed} failed, {:.0} s\nkills: {} = {} SIGKILL + {} at named points; beside them {} graceful stops, {} freezes\n\
+         at points: {}\nasked for and not come to: {}\nnever killed at: {}\n\
+         rows: {} acknowledged, {} of agents, {} unknown; lost {}, doubled {}\nwindows: {} compared, {} wrong; late rows not in a window: {}",
+        cases.len(),
+        cases.iter().map(|case| case.seconds).sum::<f64>(),
+        kills.total(),
+        kills.sigkill,
+        kills.points.values().sum::<u64>(),
+        kills.stopped,
+        kills.frozen,
+        list(&kills.points),
+        list(&kills.unreached),
+        never.join(", "),
+        sum(|case| case.acknowledged),
+        sum(|case| case.agent_rows),
+        sum(|case| case.unknown),
+        sum(|case| case.lost),
+        sum(|case| case.doubled),
+        sum(|case| case.windows),
+        sum(|case| case.windows_wrong),
+        sum(|case| case.late),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(number: u64) -> CaseResult {
+        let mut kills = Kills { sigkill: 3, ..Kills::default() };
+        kills.points.insert("lake.commit.record".to_owned(), 2);
+        CaseResult {
+            mode: Mode::Local,
+            seed: 1,
+            case: number,
+            kills,
+            acknowledged: 10,
+            unknown: 1,
+            agent_rows: 0,
+            lost: 0,
+            doubled: 0,
+            windows: 4,
+            windows_wrong: 0,
+            late: 0,
+            seconds: 1.5,
+            failures: Vec::new(),
+            complaints: Vec::new(),
+            folder: None,
+        }
+    }
+
+    /// Scenario: two cases, half a line, as a kill of the harness leaves it, and a third case.
+    /// Guarantees: the three are read, the half is passed over, and kills add up.
+    #[test]
+    fn results_add_up_over_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("results.jsonl");
+        assert!(read(&file).unwrap().is_empty());
+        append(&file, &case(0)).unwrap();
+        append(&file, &case(1)).unwrap();
+        OpenOptions::new().append(true).open(&file).unwrap().write_all(b"{\"mode\":\"loc").unwrap();
+        append(&file, &case(2)).unwrap();
+        let cases = read(&file).unwrap();
+        assert_eq!(cases.iter().map(|case| case.case).collect::<Vec<_>>(), [0, 1, 2]);
+        assert!(totals(&cases).contains("kills: 15 = 9 SIGKILL + 6 at named points"), "{}", totals(&cases));
+    }
+}

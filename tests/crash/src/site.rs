@@ -1,0 +1,227 @@
+//! The site under test: its folder, configurations, ports and processes.
+//!
+//! Everything is short, so that a case of a dozen kills takes seconds: commits each 700 ms, windows of 2 s, lateness 1 s, small
+//! segments, retention and upkeep of the lake each few seconds.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::dice::Dice;
+use crate::victim::Victim;
+
+/// Sites that send; their rows fall on several partitions.
+pub const SITES: usize = 4;
+/// Partitions of the topic.
+const PARTITIONS: usize = 3;
+/// The agent's node.
+pub const AGENT: &str = "agent-1";
+/// Width of the windows, microseconds.
+pub const WIDTH: i64 = 2_000_000;
+/// How long a window waits, microseconds.
+pub const LATENESS: i64 = 1_000_000;
+
+/// What the victims are, and where the lake is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// `airan up`: gateway, processor and local log in one process, lake on the disk
+    Local,
+    /// `airan up` with its lake in a bucket
+    S3,
+    /// `airan gateway` and several `airan processor` over Apache Kafka, lake on the disk
+    Kafka,
+    /// The same with the lake in a bucket
+    KafkaS3,
+}
+
+impl Mode {
+    /// Whether roles are processes of their own.
+    pub fn has_kafka(self) -> bool {
+        matches!(self, Mode::Kafka | Mode::KafkaS3)
+    }
+
+    /// Whether the lake is in a bucket.
+    pub fn has_bucket(self) -> bool {
+        matches!(self, Mode::S3 | Mode::KafkaS3)
+    }
+
+    /// Whether processes of this mode can come to a crash point.
+    pub fn passes(self, point: &str) -> bool {
+        // Files get their place by a second name on local disks only; there is a log only without Kafka.
+        !(self.has_bucket() && point == "lake.commit.place") && !(self.has_kafka() && point.starts_with("log."))
+    }
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Local => "local",
+            Mode::S3 => "s3",
+            Mode::Kafka => "kafka",
+            Mode::KafkaS3 => "kafka-s3",
+        }
+    }
+}
+
+/// What the harness is given to work with.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// The binary under test.
+    pub airan: PathBuf,
+    /// What the victims are.
+    pub mode: Mode,
+    /// Kafka, as `host:port`.
+    pub kafka: Option<String>,
+    /// An S3 endpoint with a bucket `airan`.
+    pub s3: Option<String>,
+    /// Processors over Kafka.
+    pub processors: usize,
+}
+
+/// A site.
+pub struct Site {
+    /// The HTTP door.
+    pub http: u16,
+    /// The configuration that knows the lake.
+    pub reader: &'static str,
+    /// What is killed. The first has the doors.
+    pub victims: Vec<Victim>,
+    /// Sends beside the senders, and is not killed.
+    pub agent: Victim,
+}
+
+/// The node of a site's sender.
+pub fn node(site: usize) -> String {
+    format!("node-{site}")
+}
+
+/// The name of a site.
+pub fn site(number: usize) -> String {
+    format!("site-{number}")
+}
+
+impl Site {
+    /// Lays out the folder. Nothing runs yet.
+    pub fn new(given: &Given, folder: &Path, name: &str, dice: &mut Dice) -> Result<Site> {
+        std::fs::create_dir_all(folder.join("pipelines/crash"))?;
+        let write =
+            |file: &str, text: &str| std::fs::write(folder.join(file), text).context("cannot write a case's folder");
+        write("inventory.yaml", &inventory())?;
+        write("pipelines/crash/pipeline.yaml", PIPELINE)?;
+        write("pipelines/crash/query.sql", QUERY)?;
+        let ports = ports(dice, given.processors + 5)?;
+        let (http, grpc) = (ports[0], ports[1]);
+        let lake = lake(given, name)?;
+        let gateway = format!(
+            "gateway: {{http: \"127.0.0.1:{http}\", grpc: \"127.0.0.1:{grpc}\", tick: 1s, request: {{timeout: 4s}}, \
+             gather: {{ack_timeout: 3s}}, load: {{retry_after: 1s}}}}\n"
+        );
+        let shared = "inventory: {file: inventory.yaml}\npipelines: {folder: pipelines}\n";
+        let admin = |port: u16| format!("admin: {{listen: \"127.0.0.1:{port}\"}}\n");
+        let victim = |role: &str, name: &str, file: &str, port| {
+            Victim::new(name, port, &given.airan, folder, &[role, "--config", file])
+        };
+        let (reader, victims) = if given.mode.has_kafka() {
+            let broker = given.kafka.as_deref().context("this mode needs --kafka HOST:PORT")?;
+            let bus = format!(
+                "bus: {{type: kafka, brokers: \"{broker}\", topic: \"airan.{name}\", partitions: {PARTITIONS}, \
+                 properties: {{group.id: \"{name}\", session.timeout.ms: 6000, heartbeat.interval.ms: 1500}}}}\n"
+            );
+            write("gateway.yaml", &format!("node: gateway-1\n{bus}{}{gateway}{shared}", admin(ports[2])))?;
+            let mut victims = vec![victim("gateway", "gateway", "gateway.yaml", ports[2])];
+            for number in 1..=given.processors {
+                let (file, port) = (format!("processor-{number}.yaml"), ports[2 + number]);
+                write(&file, &format!("node: processor-{number}\n{bus}{}{lake}{PROCESSOR}{shared}", admin(port)))?;
+                victims.push(victim("processor", &format!("processor-{number}"), &file, port));
+            }
+            ("processor-1.yaml", victims)
+        } else {
+            let bus = format!("bus: {{path: data/log, partitions: {PARTITIONS}, segment_bytes: 1MiB}}\n");
+            let quiet = "agent: {host: {enabled: false}, links: {enabled: false}}\n";
+            let text = format!("node: up-1\n{bus}{}{lake}{gateway}{PROCESSOR}{quiet}{shared}", admin(ports[2]));
+            write("up.yaml", &text)?;
+            ("up.yaml", vec![victim("up", "up", "up.yaml", ports[2])])
+        };
+        let own = ports[ports.len() - 1];
+        write(
+            "agent.yaml",
+            &format!(
+                "node: {AGENT}\n{}agent:\n  uplink: {{url: \"http://127.0.0.1:{http}\", timeout: 6s, backoff_min: 100ms, backoff_max: 500ms}}\n  \
+                 host: {{interval: 1s}}\n  links: {{interval: 1s}}\n  links_ignored: []\n  drain: 20s\n",
+                admin(own)
+            ),
+        )?;
+        let agent = victim("agent", "agent", "agent.yaml", own);
+        Ok(Site { http, reader, victims, agent })
+    }
+}
+
+fn lake(given: &Given, name: &str) -> Result<String> {
+    if !given.mode.has_bucket() {
+        return Ok(format!("lake: {{path: data/lake{LAKE}}}\n"));
+    }
+    let Some(endpoint) = &given.s3 else { bail!("this mode needs --s3 URL") };
+    Ok(format!(
+        "lake: {{path: \"s3://airan/{name}\", options: {{aws_endpoint: \"{endpoint}\", aws_region: us-east-1, \
+         aws_access_key_id: test, aws_secret_access_key: test, aws_allow_http: \"true\"}}{LAKE}}}\n"
+    ))
+}
+
+fn inventory() -> String {
+    let sites = (0..SITES).map(|number| format!("      - {{name: {}, nodes: [{}]}}\n", site(number), node(number)));
+    format!(
+        "regions:\n  - name: crash\n    jurisdiction: de\n    sites:\n{}      - {{name: far, nodes: [{AGENT}]}}\n",
+        sites.collect::<String>()
+    )
+}
+
+/// Ports that nobody listens on: below those that the kernel gives to clients, so that none takes one while a victim is away.
+fn ports(dice: &mut Dice, count: usize) -> Result<Vec<u16>> {
+    let mut ports = Vec::new();
+    for _ in 0..10_000 {
+        let port = dice.between(10_000, 32_000) as u16;
+        if !ports.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            ports.push(port);
+        }
+        if ports.len() == count {
+            return Ok(ports);
+        }
+    }
+    bail!("no {count} free ports")
+}
+
+/// Beside the lake's path.
+const LAKE: &str = "";
+
+const PROCESSOR: &str =
+    "processor: {commit: {interval: 700ms, retry_min: 100ms, retry_max: 1s}, retention_every: 3s, stop_within: 15s}\n";
+
+const PIPELINE: &str = "\
+name: crash
+description: what the crash harness computes by itself too
+table: crash_windows
+lateness: 1s
+staleness_windows: 3
+series_budget: 1000
+";
+
+/// One integer sum, a count, and what floats can be: sum, mean, extremes, rises of a counter.
+const QUERY: &str = "\
+SELECT
+    tumble(ts, INTERVAL '2 seconds') AS window_start,
+    region,
+    site,
+    node,
+    device,
+    count(model) AS row_count,
+    sum(throttle_reasons) AS integer_sum,
+    sum(utilization) AS float_sum,
+    avg(utilization) AS float_avg,
+    max(power_watts) AS float_max,
+    min(power_watts) AS float_min,
+    sum(energy_joules_increase) AS rise
+FROM accelerator
+GROUP BY tumble(ts, INTERVAL '2 seconds'), region, site, node, device
+";
