@@ -3,7 +3,8 @@ use opentelemetry_proto::tonic::common::v1::{
 };
 use opentelemetry_proto::tonic::metrics::v1::{
     ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram as OtlpHistogram, HistogramDataPoint, Metric,
-    NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, Summary, SummaryDataPoint, metric, number_data_point,
+    NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, Summary, SummaryDataPoint, exponential_histogram_data_point,
+    metric, number_data_point, summary_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use serde_json::json;
@@ -206,29 +207,103 @@ fn histograms_are_checked() {
     assert_eq!(refused(&decoded), [(Reason::Malformed, 5)]);
 }
 
-/// Scenario: what OTLP has beyond gauges, sums and histograms, and a sum that does not say its temporality.
+/// Scenario: a sum that does not say its temporality, and a metric without a name.
 /// Guarantees: refused point by point, with count, reason and name; the rest is kept.
 #[test]
 fn what_is_not_taken_is_refused_point_by_point() {
-    let summary = Summary { data_points: vec![SummaryDataPoint::default(); 2] };
-    let exponential = ExponentialHistogram {
-        data_points: vec![ExponentialHistogramDataPoint::default(); 3],
-        aggregation_temporality: CUMULATIVE,
-    };
-    let of = |name: &str, data| Metric { name: name.to_owned(), data: Some(data), ..Default::default() };
     let decoded = take(&request(
         vec![],
         vec![
-            of("old", metric::Data::Summary(summary)),
             gauge("hw.gpu.utilization", vec![double("G", 0.5)]),
-            of("new", metric::Data::ExponentialHistogram(exponential)),
             sum("untold", 0, true, vec![double("G", 1.0)]),
             gauge("", vec![double("G", 1.0)]),
         ],
     ));
-    assert_eq!(refused(&decoded), [(Reason::UnsupportedMetric, 5), (Reason::Malformed, 2)]);
-    assert_eq!(decoded.refused[0].example, "summary `old` (point 1)");
+    assert_eq!(refused(&decoded), [(Reason::Malformed, 2)]);
+    assert_eq!(decoded.refused[0].example, "no aggregation temporality: `untold` (point 2)");
     assert_eq!(row(&decoded, "accelerator")["utilization"], 0.5);
+}
+
+fn exponential(scale: i32, positive: (i32, &[u64]), zero: u64, count: u64) -> ExponentialHistogramDataPoint {
+    let (offset, counts) = positive;
+    ExponentialHistogramDataPoint {
+        time_unix_nano: NANOS,
+        scale,
+        zero_count: zero,
+        count,
+        sum: Some(7.5),
+        positive: Some(exponential_histogram_data_point::Buckets { offset, bucket_counts: counts.to_vec() }),
+        ..Default::default()
+    }
+}
+
+/// Scenario: exponential histograms: of scale 0, of a known metric in deltas, without any value, and some that contradict themselves.
+/// Guarantees: bounds are the powers of the base, empty buckets are not written, the contradictions are refused one by one.
+#[test]
+fn exponential_histograms_have_the_bounds_of_their_scale() {
+    let of = |name: &str, aggregation_temporality, data_points| {
+        let data = ExponentialHistogram { data_points, aggregation_temporality };
+        Metric { name: name.to_owned(), data: Some(metric::Data::ExponentialHistogram(data)), ..Default::default() }
+    };
+    let empty = ExponentialHistogramDataPoint { time_unix_nano: NANOS, flags: 1, ..Default::default() };
+    let decoded = take(&request(
+        vec![],
+        vec![
+            of("a", CUMULATIVE, vec![exponential(0, (-1, &[2, 0, 3]), 1, 6), empty]),
+            of("vllm:time_to_first_token_seconds", DELTA, vec![exponential(1, (0, &[4]), 0, 4)]),
+            of(
+                "b",
+                CUMULATIVE,
+                vec![
+                    exponential(0, (0, &[1]), 0, 2),
+                    exponential(0, (0, &[u64::MAX]), 0, 1),
+                    exponential(40, (0, &[1]), 0, 1),
+                    exponential(0, (i32::MAX, &[1]), 0, 1),
+                    exponential(0, (i32::MIN, &[1]), 0, 1),
+                ],
+            ),
+        ],
+    ));
+    let whole = row(&decoded, "sample");
+    let bounds = json!({"bounds": [0.0, 0.5, 1.0, 2.0, 4.0], "counts": [1, 0, 2, 0, 3, 0], "sum": 7.5, "count": 6});
+    assert_eq!(whole["histogram"], bounds);
+    let rise = &row(&decoded, "inference")["time_to_first_token_seconds_increase"];
+    assert_eq!((&rise["bounds"], &rise["counts"]), (&json!([1.0, std::f64::consts::SQRT_2]), &json!([0, 4, 0])));
+    assert_eq!((decoded.tally.sentinels, refused(&decoded)), (1, vec![(Reason::Malformed, 5)]));
+}
+
+/// Scenario: a summary with two quantiles, one that says nothing, and one that names its quantile in an attribute too.
+/// Guarantees: the lines Prometheus text has for it, each counted.
+#[test]
+fn a_summary_becomes_its_lines() {
+    let quantile = |quantile, value| summary_data_point::ValueAtQuantile { quantile, value };
+    let whole = SummaryDataPoint {
+        time_unix_nano: NANOS,
+        count: 10,
+        sum: 2.5,
+        quantile_values: vec![quantile(0.5, 0.2), quantile(0.99, 0.9)],
+        attributes: vec![attribute("code", "200")],
+        ..Default::default()
+    };
+    let nothing = SummaryDataPoint { flags: 1, ..whole.clone() };
+    let twice = SummaryDataPoint { attributes: vec![attribute("quantile", "1")], ..whole.clone() };
+    let data = metric::Data::Summary(Summary { data_points: vec![whole, nothing, twice] });
+    let decoded = take(&request(vec![], vec![Metric { name: "rpc".into(), data: Some(data), ..Default::default() }]));
+    let told: Vec<String> = rows(&decoded, "sample")
+        .iter()
+        .map(|row| format!("{} {} {} {}", row["name"], row["value"], row["type"], row["attributes"]))
+        .map(|text| text.replace('"', ""))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "rpc_sum 2.5 summary {code:200}",
+            "rpc_count 10.0 summary {code:200}",
+            "rpc 0.2 summary {code:200,quantile:0.5}",
+            "rpc 0.9 summary {code:200,quantile:0.99}",
+        ]
+    );
+    assert_eq!((decoded.tally.samples, decoded.tally.sentinels, decoded.tally.refused), (6, 1, 1));
 }
 
 /// Scenario: attributes of each type, also nested, also with a subscriber inside.

@@ -20,6 +20,11 @@ impl Fault {
     }
 }
 
+/// A signed number as protobuf's `sint` types write it.
+pub(crate) fn zigzag(number: u64) -> i64 {
+    (number >> 1) as i64 ^ -((number & 1) as i64)
+}
+
 /// What is left of one message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Message<'b>(&'b [u8]);

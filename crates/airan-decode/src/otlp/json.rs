@@ -10,13 +10,13 @@ use std::marker::PhantomData;
 
 use airan_model::reject::Reason;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 
 use super::json_fields::{
-    AnyValue, Double, HistogramPoint, KeyValue, List, Metric, NumberPoint, Points, Request, ResourceMetrics,
-    ScopeMetrics, Unsigned,
+    AnyValue, Double, ExponentialHistogramPoint, HistogramPoint, KeyValue, List, Metric, NumberPoint, QuantileValue,
+    Request, ResourceMetrics, ScopeMetrics, SummaryDataPoint, Unsigned,
 };
 use super::nested::Nested;
+use super::points::{ExponentialPoint, SummaryPoint};
 use super::{Shape, Sink, Times};
 use crate::DecodeError;
 use crate::number::Number;
@@ -104,28 +104,14 @@ impl<'b> Reader<'b> {
             sink.metric(name, Shape::Histogram { temporality: data.aggregation_temporality.0 });
             self.each(data.data_points, |point| self.histogram(point, sink))
         } else if let Some(data) = message.exponential_histogram {
-            self.unsupported(data, &name, "exponential histogram", sink)
+            sink.metric(name, Shape::Histogram { temporality: data.aggregation_temporality.0 });
+            self.each(data.data_points, |point| self.exponential(point, sink))
         } else if let Some(data) = message.summary {
-            self.unsupported(data, &name, "summary", sink)
+            sink.metric(name, Shape::Summary);
+            self.each(data.data_points, |point| self.summary(point, sink))
         } else {
             Ok(())
         }
-    }
-
-    fn unsupported(
-        self,
-        data: Points<'b>,
-        name: &str,
-        what: &'static str,
-        sink: &mut Sink<'_, 'b>,
-    ) -> Result<(), DecodeError> {
-        let mut points = 0;
-        self.each(data.data_points, |_: &RawValue| {
-            points += 1;
-            Ok(())
-        })?;
-        sink.unsupported(name, what, points);
-        Ok(())
     }
 
     fn number(self, point: NumberPoint<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {
@@ -153,6 +139,45 @@ impl<'b> Reader<'b> {
         })?;
         let times = Times { start: point.start_time_unix_nano.0, time: point.time_unix_nano.0, flags: point.flags.0 };
         sink.histogram(times, point.count.0, point.sum.map(|sum| sum.0));
+        Ok(())
+    }
+
+    fn exponential(self, point: ExponentialHistogramPoint<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {
+        sink.labels.clear();
+        self.attributes(point.attributes, sink)?;
+        let mut parts = ExponentialPoint {
+            count: point.count.0,
+            sum: point.sum.map(|sum| sum.0),
+            scale: point.scale.map_or(0, |scale| scale.0),
+            zero_count: point.zero_count.0,
+            zero_threshold: point.zero_threshold.map_or(0.0, |threshold| threshold.0),
+            ..ExponentialPoint::default()
+        };
+        for (sent, buckets) in [(point.positive, &mut parts.positive), (point.negative, &mut parts.negative)] {
+            let Some(sent) = sent else { continue };
+            buckets.offset = sent.offset.map_or(0, |offset| offset.0);
+            self.each(sent.bucket_counts, |count: Unsigned| {
+                buckets.push(count.0);
+                Ok(())
+            })?;
+        }
+        let times = Times { start: point.start_time_unix_nano.0, time: point.time_unix_nano.0, flags: point.flags.0 };
+        sink.exponential(times, &parts);
+        Ok(())
+    }
+
+    fn summary(self, point: SummaryDataPoint<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {
+        sink.labels.clear();
+        self.attributes(point.attributes, sink)?;
+        let sum = point.sum.map_or(0.0, |sum| sum.0);
+        let mut parts = SummaryPoint { count: point.count.0, sum, ..SummaryPoint::default() };
+        self.each(point.quantile_values, |one: QuantileValue| {
+            let value = |double: Option<Double>| double.map_or(0.0, |double| double.0);
+            parts.quantiles.push((value(one.quantile), value(one.value)));
+            Ok(())
+        })?;
+        let times = Times { start: point.start_time_unix_nano.0, time: point.time_unix_nano.0, flags: point.flags.0 };
+        sink.summary(times, &parts);
         Ok(())
     }
 

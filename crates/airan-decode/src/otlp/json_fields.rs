@@ -120,6 +120,69 @@ pub(super) struct HistogramPoint<'b> {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ExponentialHistogramPoint<'b> {
+    #[serde(borrow, default)]
+    pub attributes: List<'b>,
+    #[serde(default)]
+    pub start_time_unix_nano: Unsigned,
+    #[serde(default)]
+    pub time_unix_nano: Unsigned,
+    #[serde(default)]
+    pub count: Unsigned,
+    #[serde(default)]
+    pub sum: Option<Double>,
+    #[serde(default)]
+    pub scale: Option<Signed>,
+    #[serde(default)]
+    pub zero_count: Unsigned,
+    #[serde(default)]
+    pub zero_threshold: Option<Double>,
+    #[serde(borrow, default)]
+    pub positive: Option<ExponentialBuckets<'b>>,
+    #[serde(borrow, default)]
+    pub negative: Option<ExponentialBuckets<'b>>,
+    #[serde(default)]
+    pub flags: Unsigned,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ExponentialBuckets<'b> {
+    #[serde(default)]
+    pub offset: Option<Signed>,
+    #[serde(borrow, default)]
+    pub bucket_counts: List<'b>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SummaryDataPoint<'b> {
+    #[serde(borrow, default)]
+    pub attributes: List<'b>,
+    #[serde(default)]
+    pub start_time_unix_nano: Unsigned,
+    #[serde(default)]
+    pub time_unix_nano: Unsigned,
+    #[serde(default)]
+    pub count: Unsigned,
+    #[serde(default)]
+    pub sum: Option<Double>,
+    #[serde(borrow, default)]
+    pub quantile_values: List<'b>,
+    #[serde(default)]
+    pub flags: Unsigned,
+}
+
+#[derive(Deserialize)]
+pub(super) struct QuantileValue {
+    #[serde(default)]
+    pub quantile: Option<Double>,
+    #[serde(default)]
+    pub value: Option<Double>,
+}
+
+#[derive(Deserialize)]
 pub(super) struct KeyValue<'b> {
     #[serde(borrow, default)]
     pub key: Text<'b>,

@@ -1,7 +1,7 @@
 //! OTLP metrics, protobuf and JSON (opentelemetry.io, "OTLP specification" and `metrics.proto`).
 //!
-//! Taken are gauges, sums of both temporalities and explicit-bucket histograms. Exponential histograms and summaries are
-//! refused point by point, as are points that contradict themselves. Exemplars and a histogram's `min` and `max` are not read.
+//! All kinds of metrics are taken; points that contradict themselves are refused one by one. Exemplars and a histogram's `min` and
+//! `max` are not read.
 //! Both encodings are read as a stream, point by point: a request is never held in memory a second time.
 //!
 //! | a point of | lands as |
@@ -11,10 +11,13 @@
 //! | monotonic sum, delta | the counter's `_increase` and `_increase_seconds` |
 //! | sum that is not monotonic, delta | `sample`: it is a change, and no column holds changes of gauges |
 //! | histogram | histogram column, or its `_increase` |
+//! | exponential histogram | the same, with the bounds of its scale |
+//! | summary | `name{quantile="…"}`, `name_sum`, `name_count`, each a sample |
 
 mod json;
 mod json_fields;
 mod nested;
+mod points;
 mod protobuf;
 
 use std::borrow::Cow;
@@ -93,6 +96,7 @@ enum Shape {
     Gauge,
     Sum { temporality: Temporality, is_monotonic: bool },
     Histogram { temporality: Temporality },
+    Summary,
 }
 
 /// A point's times and flags.
@@ -186,11 +190,12 @@ impl<'a, 'b> Sink<'a, 'b> {
             Shape::Gauge | Shape::Sum { is_monotonic: false, .. } => MetricKind::Gauge,
             Shape::Sum { is_monotonic: true, .. } => MetricKind::Counter,
             Shape::Histogram { .. } => MetricKind::Histogram,
+            Shape::Summary => MetricKind::Summary,
         };
         let temporality = match shape {
-            Shape::Gauge | Shape::Sum { temporality: Temporality::Unspecified, is_monotonic: false } => {
-                Temporality::Cumulative
-            }
+            Shape::Gauge
+            | Shape::Summary
+            | Shape::Sum { temporality: Temporality::Unspecified, is_monotonic: false } => Temporality::Cumulative,
             Shape::Sum { temporality, .. } | Shape::Histogram { temporality } => temporality,
         };
         self.is_delta = temporality == Temporality::Delta;
@@ -244,12 +249,6 @@ impl<'a, 'b> Sink<'a, 'b> {
         }
         let point = point(&self.labels, &self.shared, self.node, self.is_delta, times);
         self.rows.histogram(&point, &self.histogram, 1);
-    }
-
-    /// Points of a kind of metric that is not taken.
-    fn unsupported(&mut self, name: &str, what: &'static str, points: u64) {
-        let first = self.rows.count() + 1;
-        self.rows.refuse(Reason::UnsupportedMetric, points, || format!("{what} {} (point {first})", shown(name)));
     }
 
     /// Why the point whose attributes have been read is refused.

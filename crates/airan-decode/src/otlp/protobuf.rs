@@ -8,10 +8,11 @@ use std::borrow::Cow;
 use airan_model::reject::Reason;
 
 use super::nested::{Nested, base64};
+use super::points::{Buckets, ExponentialPoint, SummaryPoint};
 use super::{Shape, Sink, Temporality, Times};
 use crate::DecodeError;
 use crate::number::Number;
-use crate::wire::{Fault, Message, Value};
+use crate::wire::{Fault, Message, Value, zigzag};
 
 /// Reads an `ExportMetricsServiceRequest`.
 pub(super) fn read<'b>(body: &'b [u8], sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {
@@ -81,8 +82,14 @@ fn metric<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fault
                 numbers(data, name, Shape::Sum { temporality, is_monotonic }, sink)
             }
             9 => histograms(data, name, sink),
-            10 => unsupported(data, name, "exponential histogram", sink),
-            _ => unsupported(data, name, "summary", sink),
+            10 => exponentials(data, name, sink),
+            _ => {
+                sink.metric(Cow::Borrowed(name), Shape::Summary);
+                data.each(|field| match field {
+                    (1, Value::Bytes(point)) => summary(point, sink),
+                    _ => Ok(()),
+                })
+            }
         },
         _ => Ok(()),
     })
@@ -100,16 +107,6 @@ fn sum(message: Message<'_>) -> Result<(Temporality, bool), Fault> {
         Ok(())
     })?;
     Ok((temporality, is_monotonic))
-}
-
-fn unsupported<'b>(message: Message<'b>, name: &str, what: &'static str, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
-    let mut points = 0;
-    message.each::<Fault>(|field| {
-        points += u64::from(matches!(field, (1, Value::Bytes(_))));
-        Ok(())
-    })?;
-    sink.unsupported(name, what, points);
-    Ok(())
 }
 
 fn numbers<'b>(message: Message<'b>, name: &'b str, shape: Shape, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
@@ -176,6 +173,89 @@ fn histogram<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fa
         Ok(())
     })?;
     sink.histogram(times, count, sum);
+    Ok(())
+}
+
+fn exponentials<'b>(message: Message<'b>, name: &'b str, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
+    let (temporality, _) = sum(message)?;
+    sink.metric(Cow::Borrowed(name), Shape::Histogram { temporality });
+    message.each(|field| match field {
+        (1, Value::Bytes(point)) => exponential(point, sink),
+        _ => Ok(()),
+    })
+}
+
+/// `ExponentialHistogramDataPoint`.
+fn exponential<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
+    sink.labels.clear();
+    let mut times = Times::default();
+    let mut parts = ExponentialPoint::default();
+    message.each::<Fault>(|field| {
+        match field {
+            (1, Value::Bytes(pair)) => attribute(pair, sink)?,
+            (2, Value::Fixed64(nanos)) => times.start = nanos,
+            (3, Value::Fixed64(nanos)) => times.time = nanos,
+            (4, Value::Fixed64(number)) => parts.count = number,
+            (5, Value::Fixed64(bits)) => parts.sum = Some(f64::from_bits(bits)),
+            (6, Value::Varint(number)) => parts.scale = zigzag(number),
+            (7, Value::Fixed64(number)) => parts.zero_count = number,
+            (8, Value::Bytes(buckets)) => buckets_of(buckets, &mut parts.positive)?,
+            (9, Value::Bytes(buckets)) => buckets_of(buckets, &mut parts.negative)?,
+            (10, Value::Varint(flags)) => times.flags = flags,
+            (14, Value::Fixed64(bits)) => parts.zero_threshold = f64::from_bits(bits),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    sink.exponential(times, &parts);
+    Ok(())
+}
+
+fn buckets_of(message: Message<'_>, buckets: &mut Buckets) -> Result<(), Fault> {
+    message.each(|field| {
+        match field {
+            (1, Value::Varint(number)) => buckets.offset = zigzag(number),
+            (2, Value::Varint(count)) => buckets.push(count),
+            (2, Value::Bytes(counts)) => counts.packed_varints::<Fault>(|count| {
+                buckets.push(count);
+                Ok(())
+            })?,
+            _ => {}
+        }
+        Ok(())
+    })
+}
+
+/// `SummaryDataPoint`.
+fn summary<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
+    sink.labels.clear();
+    let mut times = Times::default();
+    let mut parts = SummaryPoint::default();
+    message.each::<Fault>(|field| {
+        match field {
+            (2, Value::Fixed64(nanos)) => times.start = nanos,
+            (3, Value::Fixed64(nanos)) => times.time = nanos,
+            (4, Value::Fixed64(number)) => parts.count = number,
+            (5, Value::Fixed64(bits)) => parts.sum = f64::from_bits(bits),
+            (6, Value::Bytes(message)) => {
+                let (mut quantile, mut value) = (0.0, 0.0);
+                message.each::<Fault>(|field| {
+                    match field {
+                        (1, Value::Fixed64(bits)) => quantile = f64::from_bits(bits),
+                        (2, Value::Fixed64(bits)) => value = f64::from_bits(bits),
+                        _ => {}
+                    }
+                    Ok(())
+                })?;
+                parts.quantiles.push((quantile, value));
+            }
+            (7, Value::Bytes(pair)) => attribute(pair, sink)?,
+            (8, Value::Varint(flags)) => times.flags = flags,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    sink.summary(times, &parts);
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 
 use crate::exponential::Exponential;
 use crate::histogram::Histogram;
-use crate::wire::{Fault, Message, Value};
+use crate::wire::{Fault, Message, Value, zigzag};
 
 /// Schema of histograms with custom bounds.
 const CUSTOM: i64 = -53;
@@ -190,9 +190,4 @@ impl Side {
         }
         Ok(buckets)
     }
-}
-
-/// A signed number as protobuf's `sint` types write it.
-fn zigzag(number: u64) -> i64 {
-    (number >> 1) as i64 ^ -((number & 1) as i64)
 }

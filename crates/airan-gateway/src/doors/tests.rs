@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::
 use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::{
-    Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Summary, SummaryDataPoint, metric, number_data_point,
+    Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric, number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
@@ -207,7 +207,7 @@ async fn otlp_over_http_in_each_encoding() {
     site.stop().await;
 }
 
-/// Scenario: the client of the OpenTelemetry project itself, plain and with both compressions; one unsupported metric.
+/// Scenario: the client of the OpenTelemetry project itself, plain and with both compressions; one metric without its temporality.
 /// Guarantees: acknowledged, with partial success where points were refused.
 #[tokio::test]
 async fn otlp_over_grpc() {
@@ -223,16 +223,16 @@ async fn otlp_over_grpc() {
     }
     assert_eq!(site.bus.row_count(), 1_500);
 
-    let summary =
-        Summary { data_points: vec![SummaryDataPoint { time_unix_nano: NOW as u64 * 1_000, ..Default::default() }; 2] };
+    let data_points = vec![point(0, 1.0, NOW), point(1, 1.0, NOW)];
+    let untold = Sum { data_points, is_monotonic: true, ..Default::default() };
     let metrics = vec![
         gauge("hw.gpu.utilization", vec![point(0, 0.5, NOW)]),
-        Metric { name: "old".into(), data: Some(metric::Data::Summary(summary)), ..Default::default() },
+        Metric { name: "old".into(), data: Some(metric::Data::Sum(untold)), ..Default::default() },
     ];
     let mut client = MetricsServiceClient::connect(address).await.unwrap();
     let partial = client.export(otlp("b1", metrics)).await.unwrap().into_inner().partial_success.unwrap();
     assert_eq!(partial.rejected_data_points, 2);
-    assert!(partial.error_message.contains("unsupported_metric: 2"), "{}", partial.error_message);
+    assert!(partial.error_message.contains("malformed: 2"), "{}", partial.error_message);
     assert_eq!(site.sums(Door::OtlpGrpc), [1_503, 1_501, 2, 0]);
     until("the record", || site.bus.rejected.lock().unwrap().iter().any(|rejected| rejected.rows == 2)).await;
     site.stop().await;
