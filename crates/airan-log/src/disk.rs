@@ -1,4 +1,5 @@
-//! Every change the log makes to a file system, in one place, so that a test can watch their order and let any of them fail.
+//! Every change the log makes to a file system, in one place, so that a test can watch their order, let any of them fail, or
+//! take the power away between them.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -9,6 +10,7 @@ use std::path::Path;
 #[cfg_attr(not(test), allow(dead_code))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
+    CreateFolder,
     Create,
     Write,
     SyncData,
@@ -21,11 +23,13 @@ pub(crate) enum Step {
 #[cfg(test)]
 pub(crate) type Watch = std::sync::Arc<dyn Fn(Step) -> io::Result<()> + Send + Sync>;
 
-/// The disk; in tests, one that tells what is done to it.
+/// The disk; in tests, one that tells what is done to it, or whose power fails.
 #[derive(Clone, Default)]
 pub(crate) struct Disk {
     #[cfg(test)]
     pub watch: Option<Watch>,
+    #[cfg(test)]
+    pub power: Option<std::sync::Arc<crate::power::Power>>,
 }
 
 impl Disk {
@@ -37,36 +41,109 @@ impl Disk {
         Ok(())
     }
 
+    /// Makes a folder and those above it, the name of each durable. Names that are there are synced as well: whoever made them
+    /// may have died before that.
+    pub fn create_folder(&self, folder: &Path) -> io::Result<()> {
+        let Some(parent) = folder.parent() else { return Ok(()) };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        if parent != Path::new(".") {
+            self.create_folder(parent)?;
+        }
+        let was_there = folder.is_dir();
+        if !was_there {
+            match self.create_one_folder(folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+        match self.sync_folder(parent) {
+            // A folder that this process may not change was not changed by one like it.
+            Err(error) if was_there && is_not_ours(&error) => Ok(()),
+            done => done,
+        }
+    }
+
+    fn create_one_folder(&self, folder: &Path) -> io::Result<()> {
+        self.step(Step::CreateFolder)?;
+        #[cfg(test)]
+        if let Some(power) = &self.power {
+            return power.create_folder(folder);
+        }
+        std::fs::create_dir(folder)
+    }
+
     /// A new file for reading and writing; fails if there is one.
     pub fn create(&self, path: &Path) -> io::Result<File> {
         self.step(Step::Create)?;
+        #[cfg(test)]
+        if let Some(power) = &self.power {
+            return power.create(path);
+        }
         OpenOptions::new().read(true).write(true).create_new(true).open(path)
     }
 
     pub fn write(&self, file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
         self.step(Step::Write)?;
+        #[cfg(test)]
+        if let Some(power) = &self.power {
+            return power.write(file, bytes, position);
+        }
         file.write_all_at(bytes, position)
     }
 
     /// `fdatasync`: contents and length.
+    #[cfg_attr(test, track_caller)]
     pub fn sync_data(&self, file: &File) -> io::Result<()> {
         self.step(Step::SyncData)?;
+        #[cfg(test)]
+        if let Some(power) = &self.power {
+            return power.sync_data(file, std::panic::Location::caller());
+        }
         file.sync_data()
     }
 
     /// Makes names in a folder durable: without it a new file may be gone after a power loss, contents and all.
+    #[cfg_attr(test, track_caller)]
     pub fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         self.step(Step::SyncFolder)?;
+        #[cfg(test)]
+        if let Some(power) = &self.power {
+            return power.sync_folder(folder, std::panic::Location::caller());
+        }
         File::open(folder)?.sync_all()
     }
 
     pub fn cut(&self, file: &File, length: u64) -> io::Result<()> {
         self.step(Step::Cut)?;
+        #[cfg(test)]
+        if let Some(power) = &self.power {
+            return power.cut(file, length);
+        }
         file.set_len(length)
     }
 
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         self.step(Step::Remove)?;
+        #[cfg(test)]
+        if let Some(power) = &self.power {
+            return power.remove(path);
+        }
         std::fs::remove_file(path)
     }
+}
+
+/// Whether a folder could not be synced for a reason that also keeps this process from changing it, or because its file system
+/// has no sync.
+fn is_not_ours(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | InvalidInput | Unsupported)
+}
+
+/// Makes a folder and those above it, durable before this returns: a folder whose name was not synced may be gone after a power
+/// loss, with everything in it.
+///
+/// # Errors
+/// If one of them cannot be made or synced.
+pub fn create_folder(folder: &Path) -> io::Result<()> {
+    Disk::default().create_folder(folder)
 }

@@ -11,10 +11,13 @@
 //!
 //! Invariants that code and tests cite:
 //!
-//! - **L1** a record is readable only when it is on disk, and on disk before `append` returns;
+//! - **L1** a record is readable only when it is on disk, and on disk before `append` returns. What a process that died left
+//!   behind is synced before it is read;
 //! - **L2** a damaged byte costs at most the record it lies in, the loss is counted, and the offsets of all others stay;
 //! - **L3** an offset that was ever acknowledged is never given to another record;
 //! - **L4** a segment is removed only when every offset in it is below the one the caller still needs.
+//!
+//! A power loss costs at most what no `append` had acknowledged: `tests/power.rs` is the disk that shows it.
 //!
 //! Calls block on the disk, so async callers give the log a thread. Payloads are opaque. No clock is read: a record's append time
 //! is an argument. One process at a time may hold a log open; the caller sees to that.
@@ -23,10 +26,16 @@ mod disk;
 mod error;
 mod log;
 mod open;
+#[cfg(test)]
+#[path = "../../../tests/power.rs"]
+mod power;
+#[cfg(test)]
+mod power_tests;
 mod record;
 mod scan;
 mod segment;
 
+pub use disk::create_folder;
 pub use error::{AppendError, OpenError, ReadError};
 pub use log::{Batch, Expired, Log, NewRecord, Options, Record, Retention};
 pub use open::Repair;

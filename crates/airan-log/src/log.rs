@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use airan_model::crash;
 use bytes::Bytes;
 
 use crate::disk::Disk;
@@ -198,11 +199,13 @@ impl Log {
                 Err(_) => self.give_up(tail, offsets.end, error),
             });
         }
+        crash::point("log.append.written");
         if let Err(error) = self.disk.sync_data(&tail.active.file) {
             // After a failed sync the kernel may hold the bytes for clean: neither kept nor cut can be relied on.
             let _ = self.disk.cut(&tail.active.file, start);
             return Err(self.give_up(tail, offsets.end, error));
         }
+        crash::point("log.append.synced");
         positions.into_iter().for_each(|(offset, position)| tail.active.note(offset, position));
         if let Some(time) = records.iter().map(|record| record.time).max() {
             tail.active.note_last_time(time);
@@ -222,8 +225,10 @@ impl Log {
         AppendError::Unknown(error)
     }
 
-    /// Begins a new segment.
+    /// Begins a new segment. Where that fails the one before is left alone all the same: after a power loss the name of the new
+    /// one may be there, and what the one before holds from that offset on would be hidden by it.
     fn roll(&self, tail: &mut Tail, first_time: i64) -> io::Result<()> {
+        tail.is_spent = true;
         let segment = Arc::new(Segment::create(&self.disk, &self.folder, tail.next, first_time)?);
         self.bytes.fetch_add(segment.durable(), Ordering::Relaxed);
         tail.active = Arc::clone(&segment);
@@ -284,6 +289,7 @@ impl Log {
                 break;
             }
             self.disk.remove(&oldest.path)?;
+            crash::point("log.expire.removed");
             self.segments.write().unwrap_or_else(PoisonError::into_inner).remove(0);
             let bytes = oldest.durable();
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);

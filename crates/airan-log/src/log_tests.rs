@@ -248,10 +248,14 @@ fn files_and_names_are_synced_before_an_append_returns() {
         seen.lock().unwrap().push(step);
         Ok(())
     });
-    let disk = Disk { watch: Some(watch) };
+    let disk = Disk { watch: Some(watch), ..Disk::default() };
     let (log, _) = Log::open_on(disk, &folder.path().join("new"), OPTIONS).unwrap();
-    let begun = [Step::SyncFolder, Step::Create, Step::Write, Step::SyncData, Step::SyncFolder];
-    assert_eq!(std::mem::take(&mut *steps.lock().unwrap()), begun);
+    // The folders above are there and synced all the same; how many there are is the machine's matter.
+    let above = |step: &Step| *step == Step::SyncFolder;
+    let begun: Vec<Step> = std::mem::take(&mut *steps.lock().unwrap()).into_iter().skip_while(above).collect();
+    let made = [Step::CreateFolder, Step::SyncFolder];
+    let segment = [Step::Create, Step::Write, Step::SyncData, Step::SyncFolder];
+    assert_eq!(begun, [&made[..], &segment].concat());
     append(&log, &[vec![0; 1000], vec![0; 1000], vec![0; 1000]]);
     assert_eq!(std::mem::take(&mut *steps.lock().unwrap()), [Step::Write, Step::SyncData], "one sync for a batch");
     append(&log, &[vec![0; 1000]]);
@@ -267,7 +271,7 @@ fn failing(folder: &Path, at: &'static [Step], kind: io::ErrorKind) -> (Log, Arc
         true => Err(kind.into()),
         false => Ok(()),
     });
-    (Log::open_on(Disk { watch: Some(watch) }, folder, OPTIONS).unwrap().0, switch)
+    (Log::open_on(Disk { watch: Some(watch), ..Disk::default() }, folder, OPTIONS).unwrap().0, switch)
 }
 
 fn try_append(log: &Log) -> Result<Range<u64>, AppendError> {

@@ -9,6 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use airan_model::crash;
+
 use crate::OpenError;
 use crate::disk::Disk;
 use crate::record::{HeaderFound, NO_TIME, SEGMENT_HEADER, VERSION};
@@ -51,7 +53,7 @@ pub(crate) fn open(disk: &Disk, folder: &Path, next_at_least: u64) -> Result<Ope
         let path = path.to_owned();
         move |source| OpenError::Io { doing, path, source }
     };
-    create_folder(disk, folder).map_err(failed("create", folder))?;
+    disk.create_folder(folder).map_err(failed("create", folder))?;
     let mut segments = Vec::new();
     for (base, path) in segment_files(folder).map_err(failed("list", folder))? {
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(failed("open", &path))?;
@@ -80,13 +82,16 @@ pub(crate) fn open(disk: &Disk, folder: &Path, next_at_least: u64) -> Result<Ope
         (next, repair.damaged) = (read.next, read.damaged);
         let torn = last.durable() - read.end;
         if torn > 0 {
-            disk.cut(&last.file, read.end)
-                .and_then(|()| disk.sync_data(&last.file))
-                .map_err(failed("repair", &last.path))?;
+            disk.cut(&last.file, read.end).map_err(failed("repair", &last.path))?;
+            crash::point("log.open.cut");
             last.publish(read.end);
             repair.cut_bytes = torn;
             next += 1;
         }
+        // What a process wrote that died before its sync is there for readers from now on, so it must stay (L1), and so must its
+        // name, before anything is appended to it.
+        disk.sync_data(&last.file).map_err(failed("sync", &last.path))?;
+        disk.sync_folder(folder).map_err(failed("sync", folder))?;
         repair.skipped_offsets = next.max(next_at_least) - read.next;
     }
     next = next.max(next_at_least);
@@ -108,18 +113,6 @@ pub(crate) fn open(disk: &Disk, folder: &Path, next_at_least: u64) -> Result<Ope
         );
     }
     Ok(Opened { segments, next, last_time, repair })
-}
-
-/// Creates the folder and makes its name durable.
-fn create_folder(disk: &Disk, folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    std::fs::create_dir_all(folder)?;
-    match folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => disk.sync_folder(parent),
-        None => disk.sync_folder(Path::new(".")),
-    }
 }
 
 /// The segments of a folder, in the order of their offsets.

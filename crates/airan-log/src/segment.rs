@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use airan_model::crash;
+
 use crate::disk::Disk;
 use crate::record::{HeaderFound, NO_TIME, SEGMENT_HEADER, SegmentHeader};
 use crate::scan::Scan;
@@ -47,10 +49,12 @@ impl Segment {
             disk.remove(&path)?;
         }
         let file = disk.create(&path)?;
+        crash::point("log.roll.created");
         let written = disk
             .write(&file, &SegmentHeader { base, first_time }.encode(), 0)
             .and_then(|()| disk.sync_data(&file))
             .and_then(|()| disk.sync_folder(folder));
+        crash::point("log.roll.synced");
         if let Err(error) = written {
             // Nothing was acknowledged from it yet; a leftover is found and dropped at the next start.
             let _ = disk.remove(&path);

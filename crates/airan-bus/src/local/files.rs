@@ -24,7 +24,7 @@ pub(super) struct Lock {
 impl Lock {
     /// Makes the folder where there is none, and takes its lock.
     pub fn take(folder: &Path) -> Result<Lock, OpenError> {
-        std::fs::create_dir_all(folder).map_err(failed("create", folder))?;
+        airan_log::create_folder(folder).map_err(failed("create", folder))?;
         let path = folder.join("lock");
         let file =
             File::options().create(true).truncate(false).write(true).open(&path).map_err(failed("open", &path))?;
