@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What airan writes and serves, read by the programs that others will read it with: Prometheus and promtool on /metrics while
-# `airan up` runs, then DuckDB, Polars and pyarrow on the lake's files (readers.py), compared with `airan query`.
+# `airan up` runs, with what Prometheus sends back by remote write; the shipped rules and dashboards; then DuckDB, Polars and pyarrow on the lake's files (readers.py), compared with `airan query`.
 #
 # Needs prometheus and promtool (Debian's package `prometheus`), curl, and python3 with venv; the Python readers go into a venv
 # in the cache folder.
@@ -109,9 +109,18 @@ until_it "results are on /metrics" metrics_have airan_host_cpu_utilization_ratio
 metrics >"$work/metrics.txt"
 promtool check metrics <"$work/metrics.txt"
 echo "ok   promtool check metrics"
+promtool check rules deploy/prometheus/airan.rules.yaml >/dev/null
+promtool test rules deploy/prometheus/airan.rules_test.yaml >/dev/null
+echo "ok   promtool test rules"
+deploy/grafana/build.py --check
+python3 tests/monitoring.py "$work/metrics.txt"
 
 cat >"$work/prometheus.yml" <<YAML
 global: {scrape_interval: 1s, scrape_timeout: 1s}
+rule_files: ["$PWD/deploy/prometheus/airan.rules.yaml"]
+remote_write:
+  - url: "http://127.0.0.1:$http/api/v1/write"
+    queue_config: {batch_send_deadline: 1s}
 scrape_configs:
   - job_name: airan
     static_configs: [{targets: ["127.0.0.1:$admin"]}]
@@ -136,6 +145,25 @@ samples=$(grep -vc '^#' "$work/metrics.txt")
 scraped=$(promql 'scrape_samples_scraped{job="airan"}')
 [ "$scraped" -ge "$((samples * 9 / 10))" ] || { echo "FAIL Prometheus took $scraped of about $samples samples"; exit 1; }
 echo "ok   Prometheus took $scraped samples"
+
+# What Prometheus has sent, it has sent once: its own samples of a series, instant by instant, are the rows in the lake.
+sent_is_stored() {
+    curl -fsS --get --data-urlencode 'query=up{job="airan"}[5m]' "http://127.0.0.1:$prom/api/v1/query" >"$work/up.json"
+    query "SELECT CAST(ts AS BIGINT) AS ts, value FROM sample WHERE name = 'up' AND source = 'remote_write/1'
+           ORDER BY ts" >"$work/up_rows.json"
+    python3 - "$work/up.json" "$work/up_rows.json" <<'PYTHON'
+import json
+import sys
+
+[series] = json.load(open(sys.argv[1]))["data"]["result"]
+sent = [round(at * 1000) for at, _ in series["values"]]
+stored = [row["ts"] // 1000 for row in json.load(open(sys.argv[2]))]
+# What was sent after the last commit is not there yet.
+sent = [at for at in sent if stored and at <= stored[-1]]
+assert len(sent) >= 10 and sent == stored, (sent, stored)
+PYTHON
+}
+until_it "what Prometheus sends by remote write is stored, each sample once" sent_is_stored
 
 # The files: with the writer gone, so that all readers see one lake.
 kill -TERM "$up"
