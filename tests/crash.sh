@@ -2,9 +2,10 @@
 # Runs the crash harness: kills airan processes while rows are sent, and compares what was acknowledged with what the lake has.
 # Starts what a mode needs (Apache Kafka, moto's S3 server) and stops it.
 #
-# usage: tests/crash.sh [MODE TIME]...      MODE: local, s3, kafka, kafka-s3; TIME: 90s, 10m, 2h
+# usage: tests/crash.sh [MODE TIME]...      MODE: local, s3, kafka, kafka-s3, harm; TIME: 90s, 10m, 2h
 #
-# Without arguments: three minutes of `local` and two of `kafka`, as in CI. Environment:
+# Without arguments: a check that the harness finds what it is there for, then three minutes of `local` and two of `kafka`, as in
+# CI. Environment:
 #   AIRAN_CRASH_OUT   results file, appended to (default: crash-results.jsonl in the cache folder)
 #   AIRAN_CRASH_SEED  seed (default: of the time); a seed that is in the results file goes on after its last case
 #   AIRAN_CRASH_ARGS  further arguments of airan-crash
@@ -15,7 +16,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/airan
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 out=${AIRAN_CRASH_OUT:-$cache/crash-results.jsonl}
 seed=${AIRAN_CRASH_SEED:-$(date +%s)}
-[ $# -gt 0 ] || set -- local 3m kafka 2m
+[ $# -gt 0 ] || set -- harm 0s local 3m kafka 2m
 # Of the whole workspace where that was built before; naming the binary's crate keeps its features.
 cargo build --release -p airan -p airan-crash
 
@@ -71,10 +72,35 @@ s3.create_bucket(Bucket="airan")
 PYTHON
 }
 
+# A harness that cannot fail proves nothing: a binary that loses the end of its log at each start, and one that forgets at once
+# which rows it has seen. Both must be found out.
+# shellcheck disable=SC2016 # for the shells of the wrappers
+harm() {
+    local wrapper=$work/airan
+    local lose='for log in data/log/partition-*; do newest=$(ls "$log"/*.log | tail -1); truncate -s -3000 "$newest" || true; done'
+    local forget='sed -i "s/^processor: {/processor: {identities: {foreign_memory: 1ms}, /" up.yaml'
+    while read -r word sabotage; do
+        printf '#!/usr/bin/env bash\nif [ "$1" = up ]; then { %s; } 2>/dev/null; fi\nexec "%s" "$@"\n' \
+            "$sabotage" "$CARGO_TARGET_DIR/release/airan" >"$wrapper"
+        chmod +x "$wrapper"
+        if "$CARGO_TARGET_DIR/release/airan-crash" --airan "$wrapper" --cases 1 --seed 1 --out "$work/harm-$word.jsonl" \
+            --work "$work/harm" >"$work/harm.log" || ! grep -q "^    $word (" "$work/harm.log"; then
+            echo "rows are made to be $word, and the harness does not say so:"
+            cat "$work/harm.log"
+            return 1
+        fi
+        echo "rows that are made to be $word are found: $(grep -c "^    $word (" "$work/harm.log") of 1 case"
+    done < <(printf 'lost %s\ndoubled %s\n' "$lose" "$forget")
+}
+
 code=0
 while [ $# -gt 0 ]; do
     mode=$1 time=$2
     shift 2
+    if [ "$mode" = harm ]; then
+        harm || code=1
+        continue
+    fi
     case $mode in kafka*) start_kafka ;; esac
     case $mode in *s3) start_s3 ;; esac
     # shellcheck disable=SC2086 # words of further arguments

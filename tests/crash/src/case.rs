@@ -22,7 +22,7 @@ use crate::lake::{Lake, Scrape, ready};
 use crate::ledger::Ledger;
 use crate::plan::{self, Lane};
 use crate::results::{CaseResult, Kills};
-use crate::sender::Sender;
+use crate::sender::{PAST, Sender};
 use crate::site::{AGENT, Given, LATENESS, SITES, Site, WIDTH};
 use crate::victim::{Victim, complaints};
 
@@ -98,7 +98,8 @@ impl Case {
         let lake = Lake::new(&self.given.airan, &self.folder, site.reader);
         let ledger = Arc::new(Ledger::new(&self.folder)?);
         let done = Arc::new(AtomicBool::new(false));
-        let senders = (0..SITES)
+        let sites = if self.late == Late::Restated { SITES } else { PAST };
+        let senders = (0..sites)
             .map(|number| Sender::new(number, site.http, Arc::clone(&ledger), seed, Arc::clone(&done)))
             .collect::<Result<Vec<_>>>()?;
         let lanes = plan::lanes(self.given.mode, self.given.processors, self.number, seed, self.kills);
@@ -110,6 +111,7 @@ impl Case {
         let collected = collected.sum("airan_agent_collected_rows_total", "");
         site.agent.stop().await?;
 
+        senders.retain(Sender::is_live);
         let newest = senders.iter().map(Sender::newest).max().unwrap_or_default();
         let closed_until = (newest.div_euclid(WIDTH) + 2) * WIDTH;
         for sender in &mut senders {

@@ -15,6 +15,23 @@ pub const POINTS: &[&str] = include!(concat!(env!("OUT_DIR"), "/points.rs"));
 /// How long a life may take to come to its point. A commit, a publication and a claim come several times within it.
 const POINT_LIMIT: Duration = Duration::from_secs(8);
 
+/// How long lives of a kind of victim are.
+struct Pace {
+    /// Milliseconds from the start to an end at work.
+    at_work: (u64, u64),
+    /// Milliseconds that it stands still when frozen.
+    frozen: (u64, u64),
+    /// How long it may take to come to its point.
+    point: Duration,
+}
+
+/// A process alone with its log.
+const ALONE: Pace = Pace { at_work: (400, 3_000), frozen: (200, 2_500), point: POINT_LIMIT };
+
+/// A member of a consumer group, which has no shards before the group has got over the last death: the session timeout, which the
+/// harness sets to 6 s. Frozen for longer than that it loses them, and wakes as a zombie.
+const MEMBER: Pace = Pace { at_work: (3_000, 10_000), frozen: (7_000, 10_000), point: Duration::from_secs(16) };
+
 /// How a life ends.
 #[derive(Clone, Debug, PartialEq)]
 pub enum End {
@@ -58,40 +75,40 @@ pub fn lanes(mode: Mode, processors: usize, case: u64, seed: u64, kills: usize) 
     let mut dice = Dice::new(seed, 1);
     let points: Vec<&'static str> = POINTS.iter().copied().filter(|name| mode.passes(name)).collect();
     let mut turn = case as usize * kills.div_ceil(3);
-    let mut point = |dice: &mut Dice| {
+    let mut point = |dice: &mut Dice, pace: &Pace| {
         let name = *points.get(turn % points.len().max(1))?;
         turn += 1;
         // Most points are passed several times in a life; those of a start are passed once for each shard.
         let pass = if dice.chance(60) { 1 } else { dice.between(2, 4) };
-        Some(End::Point { name, pass, limit: POINT_LIMIT })
+        Some(End::Point { name, pass, limit: pace.point })
     };
     if !mode.has_kafka() {
-        return vec![(0..kills).map(|_| draw(&mut dice, &mut point, (200, 2_500))).collect()];
+        return vec![(0..kills).map(|_| draw(&mut dice, &ALONE, &mut point)).collect()];
     }
     // A gateway has no commit to be cut in two; every fourth end is one of its.
     let gateway = kills / 4;
-    let mut lanes = vec![(0..gateway).map(|_| draw(&mut dice, &mut |_| None, (0, 2_000))).collect::<Lane>()];
+    let mut lanes = vec![(0..gateway).map(|_| draw(&mut dice, &ALONE, &mut |_, _| None)).collect::<Lane>()];
     let share = (kills - gateway).div_ceil(processors.max(1));
-    // Longer than the session timeout that the harness sets (6 s): the group takes the shards away from who stands still.
-    lanes.extend((0..processors).map(|_| (0..share).map(|_| draw(&mut dice, &mut point, (7_000, 10_000))).collect()));
+    lanes.extend((0..processors).map(|_| (0..share).map(|_| draw(&mut dice, &MEMBER, &mut point)).collect()));
     lanes
 }
 
-fn draw(dice: &mut Dice, point: &mut impl FnMut(&mut Dice) -> Option<End>, freeze: (u64, u64)) -> End {
+fn draw(dice: &mut Dice, pace: &Pace, point: &mut impl FnMut(&mut Dice, &Pace) -> Option<End>) -> End {
+    let millis = |dice: &mut Dice, (from, to): (u64, u64)| dice.millis(from, to);
     match dice.between(0, 99) {
-        0..35 => match point(dice) {
+        0..35 => match point(dice, pace) {
             Some(end) => end,
-            None => End::Kill { after: dice.millis(30, 2_500) },
+            None => End::Kill { after: millis(dice, pace.at_work) },
         },
-        35..42 => End::Stop { after: dice.millis(100, 2_500) },
+        35..42 => End::Stop { after: millis(dice, (100, pace.at_work.1)) },
         42..47 => End::Freeze {
-            after: dice.millis(300, 2_000),
-            span: dice.millis(freeze.0, freeze.1),
-            then: dice.millis(0, 1_500),
+            after: millis(dice, pace.at_work),
+            span: millis(dice, pace.frozen),
+            then: dice.millis(0, 2_500),
         },
-        // Half of the kills hit the start: reading records, claiming, rebuilding windows.
+        // Many kills hit the start: reading records, claiming, rebuilding windows.
         47..70 => End::Kill { after: dice.millis(20, 500) },
-        _ => End::Kill { after: dice.millis(400, 3_000) },
+        _ => End::Kill { after: millis(dice, pace.at_work) },
     }
 }
 

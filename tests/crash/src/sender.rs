@@ -2,8 +2,9 @@
 //!
 //! | sender | does |
 //! | --- | --- |
-//! | even | times in order, counters that grow |
-//! | odd  | holds every fifth body back until its windows have closed: late, and out of order |
+//! | 0, 2 | times in order, counters that grow |
+//! | 1, 3 | holds every fifth body back until its windows have closed: late, and out of order |
+//! | 4, [`PAST`] | rows of hours ago, as of a node that was away: restatement makes its windows, compaction takes its files |
 //!
 //! Each of them sends every tenth acknowledged body once more, as one that missed the answer, and gives up on some bodies whose
 //! outcome it does not know.
@@ -27,6 +28,10 @@ const AGAIN: Duration = Duration::from_millis(120);
 const LAST: Duration = Duration::from_secs(60);
 /// Devices of a node.
 const DEVICES: usize = 3;
+/// The sender of rows of hours ago. It takes part where late windows are restated.
+pub const PAST: usize = 4;
+/// How far behind it is, microseconds.
+const BEHIND: i64 = 6 * 3_600_000_000;
 
 /// The wall clock, microseconds since 1970.
 #[expect(clippy::disallowed_methods, reason = "a sender has a clock of its own")]
@@ -107,6 +112,11 @@ impl Sender {
         self.until_acknowledged(body, &text(&[row]), None).await
     }
 
+    /// Whether its node moves the time of its partition.
+    pub fn is_live(&self) -> bool {
+        self.number != PAST
+    }
+
     /// The newest time it gave to a row.
     pub fn newest(&self) -> i64 {
         self.last.iter().map(|(ts, _)| *ts).max().unwrap_or_default()
@@ -157,7 +167,8 @@ impl Sender {
     fn rows(&mut self) -> Vec<Row> {
         self.bodies += 1;
         let count = self.dice.between(1, 8);
-        (0..count).map(|row| self.row(row, now_micros(), row as usize % DEVICES)).collect()
+        let behind = if self.number == PAST { BEHIND } else { 0 };
+        (0..count).map(|row| self.row(row, now_micros() - behind, row as usize % DEVICES)).collect()
     }
 
     /// Row `number` of the body at hand, of a device, not before `at`.

@@ -13,7 +13,7 @@ use crate::dice::Dice;
 use crate::victim::Victim;
 
 /// Sites that send; their rows fall on several partitions.
-pub const SITES: usize = 4;
+pub const SITES: usize = 5;
 /// Partitions of the topic.
 const PARTITIONS: usize = 3;
 /// The agent's node.
@@ -138,7 +138,7 @@ impl Site {
             }
             ("processor-1.yaml", victims)
         } else {
-            let bus = format!("bus: {{path: data/log, partitions: {PARTITIONS}, segment_bytes: 1MiB}}\n");
+            let bus = format!("bus: {{path: data/log, partitions: {PARTITIONS}, segment_bytes: 64KiB}}\n");
             let quiet = "agent: {host: {enabled: false}, links: {enabled: false}}\n";
             let text = format!("node: up-1\n{bus}{}{lake}{gateway}{PROCESSOR}{quiet}{shared}", admin(ports[2]));
             write("up.yaml", &text)?;
