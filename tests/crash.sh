@@ -78,7 +78,7 @@ PYTHON
 harm() {
     local wrapper=$work/airan
     local lose='for log in data/log/partition-*; do newest=$(ls "$log"/*.log | tail -1); truncate -s -3000 "$newest" || true; done'
-    local forget='sed -i "s/^processor: {/processor: {identities: {foreign_memory: 1ms}, /" up.yaml'
+    local forget='grep -q foreign_memory up.yaml || sed -i "s/^processor: {/processor: {identities: {foreign_memory: 1ms}, /" up.yaml'
     while read -r word sabotage; do
         printf '#!/usr/bin/env bash\nif [ "$1" = up ]; then { %s; } 2>/dev/null; fi\nexec "%s" "$@"\n' \
             "$sabotage" "$CARGO_TARGET_DIR/release/airan" >"$wrapper"

@@ -94,20 +94,20 @@ impl Case {
     async fn play(&self, result: &mut CaseResult) -> Result<()> {
         let seed = self.own_seed();
         let name = format!("crash-{}-{:x}-{}", self.given.mode.name(), self.seed, self.number);
-        let mut site = Site::new(&self.given, &self.folder, &name, &mut Dice::new(seed ^ port_salt(), 2))?;
+        let mut site = Site::new(&self.given, &self.folder, &name, self.number)?;
         let lake = Lake::new(&self.given.airan, &self.folder, site.reader);
         let ledger = Arc::new(Ledger::new(&self.folder)?);
         let done = Arc::new(AtomicBool::new(false));
         let sites = if self.late == Late::Restated { SITES } else { PAST };
         let senders = (0..sites)
-            .map(|number| Sender::new(number, site.http, Arc::clone(&ledger), seed, Arc::clone(&done)))
+            .map(|number| Sender::new(number, &site.http, Arc::clone(&ledger), seed, Arc::clone(&done)))
             .collect::<Result<Vec<_>>>()?;
         let lanes = plan::lanes(self.given.mode, self.given.processors, self.number, seed, self.kills);
         site.agent.start(None)?;
 
         let mut senders = together(senders, &mut site.victims, &lanes, &done, &mut result.kills).await?;
 
-        let collected = Scrape::of(site.agent.admin).await.context("the agent does not answer")?;
+        let collected = Scrape::of(&site.agent.admin).await.context("the agent does not answer")?;
         let collected = collected.sum("airan_agent_collected_rows_total", "");
         site.agent.stop().await?;
 
@@ -262,7 +262,7 @@ async fn together(
         lived.iter().for_each(|(of, _)| kills.add(of));
         lived.into_iter().try_for_each(|(_, end)| end)?;
         for victim in victims.iter() {
-            ready(&victim.name, victim.admin, READY).await?;
+            ready(&victim.name, &victim.admin, READY).await?;
         }
         done.store(true, Ordering::Relaxed);
         Ok::<_, anyhow::Error>(())
@@ -289,14 +289,9 @@ async fn live(victim: &mut Victim, lane: &Lane) -> (Kills, Result<()>) {
 async fn scrape(victims: &[Victim]) -> Scrape {
     let mut all = Scrape::default();
     for victim in victims {
-        all.add(Scrape::of(victim.admin).await.unwrap_or_default());
+        all.add(Scrape::of(&victim.admin).await.unwrap_or_default());
     }
     all
-}
-
-/// Ports alone differ between two runs of one case: several harnesses may run on one machine.
-fn port_salt() -> u64 {
-    u64::from(std::process::id())
 }
 
 /// Removes a case's folder.

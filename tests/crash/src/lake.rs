@@ -148,9 +148,9 @@ impl Lake {
 pub struct Scrape(Vec<(String, f64)>);
 
 impl Scrape {
-    /// Scrapes the process whose admin port is `port`; None where nobody answers.
-    pub async fn of(port: u16) -> Option<Scrape> {
-        let text = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await.ok()?.text().await.ok()?;
+    /// Scrapes the process that shows its metrics at `admin`; None where nobody answers.
+    pub async fn of(admin: &str) -> Option<Scrape> {
+        let text = reqwest::get(format!("http://{admin}/metrics")).await.ok()?.text().await.ok()?;
         Some(Scrape::read(&text))
     }
 
@@ -188,12 +188,12 @@ impl Scrape {
     }
 }
 
-/// Whether the process whose admin port is `port` says that it is ready; within `limit`.
-pub async fn ready(name: &str, port: u16, limit: Duration) -> Result<()> {
+/// Waits until the process says at `admin` that it is ready, for `limit` at the most.
+pub async fn ready(name: &str, admin: &str, limit: Duration) -> Result<()> {
     let start = Instant::now();
     let mut said = String::from("no answer");
     while start.elapsed() < limit {
-        if let Ok(answer) = reqwest::get(format!("http://127.0.0.1:{port}/readyz")).await {
+        if let Ok(answer) = reqwest::get(format!("http://{admin}/readyz")).await {
             if answer.status().is_success() {
                 return Ok(());
             }

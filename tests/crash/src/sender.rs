@@ -62,12 +62,12 @@ enum Answer {
 }
 
 impl Sender {
-    /// The sender of site `number`, to the door at port `http`.
-    pub fn new(number: usize, http: u16, ledger: Arc<Ledger>, seed: u64, done: Arc<AtomicBool>) -> Result<Sender> {
+    /// The sender of site `number`, to the door at `http`.
+    pub fn new(number: usize, http: &str, ledger: Arc<Ledger>, seed: u64, done: Arc<AtomicBool>) -> Result<Sender> {
         Ok(Sender {
             number,
             client: reqwest::Client::builder().timeout(ANSWER).build()?,
-            url: format!("http://127.0.0.1:{http}/v1/ndjson"),
+            url: format!("http://{http}/v1/ndjson"),
             ledger,
             dice: Dice::new(seed, 100 + number as u64),
             done,

@@ -3,13 +3,11 @@
 //! Everything is short, so that a case of a dozen kills takes seconds: commits each 700 ms, windows of 2 s, lateness 1 s, small
 //! segments, retention and upkeep of the lake each few seconds.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::dice::Dice;
 use crate::victim::Victim;
 
 /// Sites that send; their rows fall on several partitions.
@@ -83,7 +81,7 @@ pub struct Given {
 /// A site.
 pub struct Site {
     /// The HTTP door.
-    pub http: u16,
+    pub http: String,
     /// The configuration that knows the lake.
     pub reader: &'static str,
     /// What is killed. The first has the doors.
@@ -104,24 +102,26 @@ pub fn site(number: usize) -> String {
 
 impl Site {
     /// Lays out the folder. Nothing runs yet.
-    pub fn new(given: &Given, folder: &Path, name: &str, dice: &mut Dice) -> Result<Site> {
+    pub fn new(given: &Given, folder: &Path, name: &str, case: u64) -> Result<Site> {
         std::fs::create_dir_all(folder.join("pipelines/crash"))?;
         let write =
             |file: &str, text: &str| std::fs::write(folder.join(file), text).context("cannot write a case's folder");
         write("inventory.yaml", &inventory())?;
         write("pipelines/crash/pipeline.yaml", PIPELINE)?;
         write("pipelines/crash/query.sql", QUERY)?;
-        let ports = ports(dice, given.processors + 5)?;
-        let (http, grpc) = (ports[0], ports[1]);
+        let address = address(case);
+        let (http, grpc) = (format!("{address}:4318"), format!("{address}:4317"));
         let lake = lake(given, name)?;
         let gateway = format!(
-            "gateway: {{http: \"127.0.0.1:{http}\", grpc: \"127.0.0.1:{grpc}\", tick: 1s, request: {{timeout: 4s}}, \
+            "gateway: {{http: \"{http}\", grpc: \"{grpc}\", tick: 1s, request: {{timeout: 4s}}, \
              gather: {{ack_timeout: 3s}}, load: {{retry_after: 1s}}}}\n"
         );
         let shared = "inventory: {file: inventory.yaml}\npipelines: {folder: pipelines}\n";
-        let admin = |port: u16| format!("admin: {{listen: \"127.0.0.1:{port}\"}}\n");
-        let victim = |role: &str, name: &str, file: &str, port| {
-            Victim::new(name, port, &given.airan, folder, &[role, "--config", file])
+        // One admin port for each process of the case.
+        let admin_of = |process: usize| format!("{address}:{}", 4320 + process);
+        let admin = |process: usize| format!("admin: {{listen: \"{}\"}}\n", admin_of(process));
+        let victim = |role: &str, name: &str, file: &str, process: usize| {
+            Victim::new(name, &admin_of(process), &given.airan, folder, &[role, "--config", file])
         };
         let (reader, victims) = if given.mode.has_kafka() {
             let broker = given.kafka.as_deref().context("this mode needs --kafka HOST:PORT")?;
@@ -129,26 +129,26 @@ impl Site {
                 "bus: {{type: kafka, brokers: \"{broker}\", topic: \"airan.{name}\", partitions: {PARTITIONS}, \
                  properties: {{group.id: \"{name}\", session.timeout.ms: 6000, heartbeat.interval.ms: 1500}}}}\n"
             );
-            write("gateway.yaml", &format!("node: gateway-1\n{bus}{}{gateway}{shared}", admin(ports[2])))?;
-            let mut victims = vec![victim("gateway", "gateway", "gateway.yaml", ports[2])];
+            write("gateway.yaml", &format!("node: gateway-1\n{bus}{}{gateway}{shared}", admin(0)))?;
+            let mut victims = vec![victim("gateway", "gateway", "gateway.yaml", 0)];
             for number in 1..=given.processors {
-                let (file, port) = (format!("processor-{number}.yaml"), ports[2 + number]);
-                write(&file, &format!("node: processor-{number}\n{bus}{}{lake}{PROCESSOR}{shared}", admin(port)))?;
-                victims.push(victim("processor", &format!("processor-{number}"), &file, port));
+                let file = format!("processor-{number}.yaml");
+                write(&file, &format!("node: processor-{number}\n{bus}{}{lake}{PROCESSOR}{shared}", admin(number)))?;
+                victims.push(victim("processor", &format!("processor-{number}"), &file, number));
             }
             ("processor-1.yaml", victims)
         } else {
             let bus = format!("bus: {{path: data/log, partitions: {PARTITIONS}, segment_bytes: 64KiB}}\n");
             let quiet = "agent: {host: {enabled: false}, links: {enabled: false}}\n";
-            let text = format!("node: up-1\n{bus}{}{lake}{gateway}{PROCESSOR}{quiet}{shared}", admin(ports[2]));
+            let text = format!("node: up-1\n{bus}{}{lake}{gateway}{PROCESSOR}{quiet}{shared}", admin(0));
             write("up.yaml", &text)?;
-            ("up.yaml", vec![victim("up", "up", "up.yaml", ports[2])])
+            ("up.yaml", vec![victim("up", "up", "up.yaml", 0)])
         };
-        let own = ports[ports.len() - 1];
+        let own = given.processors + 1;
         write(
             "agent.yaml",
             &format!(
-                "node: {AGENT}\n{}agent:\n  uplink: {{url: \"http://127.0.0.1:{http}\", timeout: 6s, backoff_min: 100ms, backoff_max: 500ms}}\n  \
+                "node: {AGENT}\n{}agent:\n  uplink: {{url: \"http://{http}\", timeout: 6s, backoff_min: 100ms, backoff_max: 500ms}}\n  \
                  host: {{interval: 1s}}\n  links: {{interval: 1s}}\n  links_ignored: []\n  drain: 20s\n",
                 admin(own)
             ),
@@ -177,19 +177,11 @@ fn inventory() -> String {
     )
 }
 
-/// Ports that nobody listens on: below those that the kernel gives to clients, so that none takes one while a victim is away.
-fn ports(dice: &mut Dice, count: usize) -> Result<Vec<u16>> {
-    let mut ports = Vec::new();
-    for _ in 0..10_000 {
-        let port = dice.between(10_000, 32_000) as u16;
-        if !ports.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            ports.push(port);
-        }
-        if ports.len() == count {
-            return Ok(ports);
-        }
-    }
-    bail!("no {count} free ports")
+/// An address that no other harness and no other program on this machine uses, so that nobody takes a port while its victim is away:
+/// the loopback network has sixteen million of them.
+fn address(case: u64) -> String {
+    let process = std::process::id();
+    format!("127.{}.{}.{}", 1 + (process >> 8) % 250, process & 0xFF, 1 + case % 250)
 }
 
 /// Beside the lake's path.

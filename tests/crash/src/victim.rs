@@ -27,7 +27,7 @@ pub struct Victim {
     /// Its name, as `processor-1`.
     pub name: String,
     /// Where it shows its metrics and health.
-    pub admin: u16,
+    pub admin: String,
     binary: PathBuf,
     folder: PathBuf,
     arguments: Vec<String>,
@@ -36,10 +36,10 @@ pub struct Victim {
 
 impl Victim {
     /// A process that does not run yet: `binary ARGUMENTS…` in `folder`.
-    pub fn new(name: &str, admin: u16, binary: &Path, folder: &Path, arguments: &[&str]) -> Victim {
+    pub fn new(name: &str, admin: &str, binary: &Path, folder: &Path, arguments: &[&str]) -> Victim {
         Victim {
             name: name.to_owned(),
-            admin,
+            admin: admin.to_owned(),
             binary: binary.to_owned(),
             folder: folder.to_owned(),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
