@@ -20,6 +20,7 @@ mod bus;
 mod counts;
 mod kafka;
 mod local;
+mod reader;
 mod settings;
 
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use airan_model::time::Clock;
 
 pub use bus::{Bus, ConsumeError, Consumer, Event, Received, SendError};
 pub use counts::Counts;
+pub use reader::{REJECTED_MAX, Reader, RejectedRecord};
 pub use settings::{BusSettings, KafkaSettings, LocalSettings};
 
 /// Why a bus could not be opened. None of these heals by itself; a broker that is away is waited for instead.

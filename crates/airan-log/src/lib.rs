@@ -26,6 +26,7 @@ mod disk;
 mod error;
 mod log;
 mod open;
+mod peek;
 #[cfg(test)]
 #[path = "../../../tests/power.rs"]
 mod power;
@@ -39,4 +40,5 @@ pub use disk::create_folder;
 pub use error::{AppendError, OpenError, ReadError};
 pub use log::{Batch, Expired, Log, NewRecord, Options, Record, Retention};
 pub use open::Repair;
+pub use peek::Peek;
 pub use record::{BODY_MAX, RECORD_OVERHEAD};

@@ -116,7 +116,7 @@ pub(crate) fn open(disk: &Disk, folder: &Path, next_at_least: u64) -> Result<Ope
 }
 
 /// The segments of a folder, in the order of their offsets.
-fn segment_files(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+pub(crate) fn segment_files(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;

@@ -99,6 +99,15 @@ impl Message {
         }
     }
 
+    /// The payload alone.
+    pub fn into_payload(self) -> Bytes {
+        match self {
+            Message::Rows(rows) => rows.payload,
+            Message::Tick => Bytes::new(),
+            Message::Foreign { payload, .. } => payload,
+        }
+    }
+
     /// Reads a message by its headers; what is not ours becomes [`Message::Foreign`]. The payload is not looked at.
     pub fn from_headers<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>, payload: Bytes) -> Message {
         let (mut kind, mut stream, mut schema, mut rows) = (None, None, None, None);

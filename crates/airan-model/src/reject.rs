@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::{Micros, format_rfc3339};
+use crate::time::{Micros, format_rfc3339, parse_rfc3339};
 
 /// Why something was refused. Also the value of the `reason` label of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -115,7 +115,26 @@ pub struct Rejected {
     pub rows: u64,
 }
 
+/// A record as it is written.
+#[derive(Deserialize)]
+struct Written {
+    door: String,
+    reason: Reason,
+    node: Option<String>,
+    length: u64,
+    sha256: String,
+    position: Option<String>,
+    at: String,
+    rows: u64,
+}
+
 impl Rejected {
+    /// Reads what [`Rejected::to_json`] writes; None where it is something else.
+    pub fn from_json(json: &[u8]) -> Option<Rejected> {
+        let Written { door, reason, node, length, sha256, position, at, rows } = serde_json::from_slice(json).ok()?;
+        Some(Rejected { door, reason, node, length, sha256, position, at: parse_rfc3339(&at)?, rows })
+    }
+
     /// One JSON object, without line end.
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::json!({
@@ -147,6 +166,8 @@ mod tests {
         assert_eq!(read["reason"], "unknown_stream");
         assert_eq!(read["at"], "1970-01-01T00:00:00Z");
         assert!(read["node"].is_null());
+        assert_eq!(Rejected::from_json(&rejected.to_json()), Some(rejected));
+        assert_eq!((Rejected::from_json(b"{}"), Rejected::from_json(b"not JSON")), (None, None));
         for reason in Reason::ALL {
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
         }

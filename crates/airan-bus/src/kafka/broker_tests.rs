@@ -166,6 +166,55 @@ async fn kafka_messages_come_back_with_the_brokers_time() {
         }
     };
     assert_eq!(kept, rejected.to_json());
+
+    let reader = crate::Reader::open(&crate::BusSettings::Kafka(settings)).unwrap();
+    assert_eq!((reader.offsets(0).await.unwrap(), reader.offsets(1).await.unwrap()), ((0, 0), (0, 50)));
+    let found = reader.message(1, 7).await.unwrap().unwrap();
+    let Message::Rows(rows) = found.message else { panic!("rows") };
+    assert_eq!((found.offset, rows.schema), (7, 7));
+    assert!(reader.message(1, 50).await.unwrap().is_none());
+    let kept = reader.rejected(10).await.unwrap();
+    assert_eq!(kept.iter().map(|record| Rejected::from_json(&record.record)).collect::<Vec<_>>(), [Some(rejected)]);
+}
+
+/// Scenario: two members with names of their own share a topic; one closes in order, then one is dropped.
+/// Guarantees: a member that leaves tells the group, named or not, so its partitions move well before the session's timeout of
+/// 10 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_a_named_member_that_leaves_is_not_waited_for() {
+    let Some((brokers, _alone)) = broker("a named member that leaves").await else { return };
+    let settings = settings(&brokers, "named", 4);
+    let named = |name: &str| {
+        let mut settings = settings.clone();
+        settings.properties.insert("group.instance.id".to_owned(), Secret::from(name.to_owned()));
+        settings
+    };
+    let (one, two) = (KafkaBus::open(&named("one")).await.unwrap(), KafkaBus::open(&named("two")).await.unwrap());
+    let mut first = one.consumer().await.unwrap();
+    assert_eq!(assigned(&mut *first).await.len(), 4);
+    let mut second = two.consumer().await.unwrap();
+    let mut owned = BTreeSet::new();
+    let deadline = Instant::now() + WAIT;
+    while owned.len() < 2 {
+        assert!(Instant::now() < deadline, "the second member has {owned:?}");
+        if let Event::Revoked(partitions) = first.next(TURN).await.unwrap() {
+            first.released(&partitions);
+        }
+        if let Event::Assigned(partitions) = second.next(TURN).await.unwrap() {
+            owned.extend(partitions);
+        }
+    }
+    let begun = Instant::now();
+    first.close().await;
+    while owned.len() < 4 {
+        assert!(Instant::now() < deadline, "the second member has {owned:?}");
+        if let Event::Assigned(partitions) = second.next(TURN).await.unwrap() {
+            owned.extend(partitions);
+        }
+    }
+    let taken = begun.elapsed();
+    assert!(taken < Duration::from_secs(6), "{taken:?}: the group waited for the session's timeout");
+    second.close().await;
 }
 
 /// Scenario: the start of a partition is deleted under a reader who wants it.

@@ -68,6 +68,9 @@ const FIXED_CONSUMER: &[(&str, &str)] = &[
     ("enable.partition.eof", "false"),
 ];
 
+/// Under this name a member that comes back within the session's timeout gets its partitions back without a rebalance.
+pub(super) const INSTANCE: &str = "group.instance.id";
+
 /// Largest message of ours, where neither the user nor the topic says otherwise: Kafka's own default.
 pub(super) const MESSAGE_MAX: u32 = 1_048_588;
 
@@ -100,6 +103,10 @@ impl Config {
         let mut producer = layered(&common, settings, &[COMMON, PRODUCER]);
         let mut consumer = layered(&common, settings, &[COMMON, CONSUMER]);
         producer.set("acks", "all").set("enable.idempotence", "true");
+        // They say who reads, and a producer warns of what is not its own.
+        ["group.id", INSTANCE].into_iter().for_each(|name| {
+            producer.remove(name);
+        });
         FIXED_CONSUMER.iter().for_each(|(name, value)| {
             consumer.set(*name, *value);
         });
@@ -219,7 +226,7 @@ mod tests {
         assert_eq!((config.producer.get("compression.type"), config.producer.get("compression.level")), (None, None));
         assert_eq!(config.producer.get("compression.codec"), Some("zstd"));
         assert_eq!(config.producer.get("linger.ms"), Some("7"));
-        assert_eq!(config.consumer.get("group.instance.id"), Some("p-1"));
+        assert_eq!((config.consumer.get(INSTANCE), config.producer.get(INSTANCE)), (Some("p-1"), None));
         assert_eq!((config.message_max, config.consumer.get("group.id")), (2_000_000, Some("airan")));
         for codec in ["zstd", "lz4", "none"] {
             assert_eq!(refusal(&[("compression.type", codec)]), "", "{codec} is in every build");

@@ -5,6 +5,10 @@
 //! committed offsets are never read. A revocation is answered by `released`, when the shards have committed (B4); until then
 //! librdkafka keeps the membership alive by itself, and fetches nothing, also not of the partitions that stay: the other shards
 //! keep their state, and go on where they were a commit later.
+//!
+//! A member with a `group.instance.id` is static: killed and started again within the session's timeout it gets its partitions
+//! back without a rebalance. librdkafka lets such a member close without a word, so that its partitions would lie idle until
+//! the timeout; one that closes in order therefore unsubscribes first, which does tell the group (`leave`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +18,7 @@ use airan_model::message::Message;
 use airan_model::time::Micros;
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, StreamConsumer};
@@ -24,7 +29,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::config::explain;
+use super::config::{INSTANCE, explain};
 use super::link::{self, Link};
 use super::{Shared, producer};
 use crate::counts::Counters;
@@ -32,6 +37,12 @@ use crate::{ConsumeError, Consumer, Event, Received};
 
 /// How long leaving the group may take. Whoever is not told in time waits for the session's timeout instead.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+/// How long a static member waits to be asked for its partitions before it closes.
+const GIVE_UP_WITHIN: Duration = Duration::from_secs(2);
+/// From the answer to that question until the coordinator has heard of it: one request, sent when fetching has stopped.
+const UNTIL_TOLD: Duration = Duration::from_millis(500);
+/// How often a leaving member looks for librdkafka's questions.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A member of the consumer group.
 pub(super) struct KafkaConsumer {
@@ -63,12 +74,22 @@ struct Noted {
     // Partitions that librdkafka fetches, for the last unassignment when the consumer leaves.
     fetched: BTreeSet<i32>,
     is_leaving: bool,
+    // While leaving: librdkafka has asked for all partitions, and was answered.
+    is_let_go: bool,
 }
 
 impl Inbox {
     fn notes(&self) -> MutexGuard<'_, Noted> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How a member stands when it leaves.
+struct Leaver {
+    topic: String,
+    has_revoked: bool,
+    has_partitions: bool,
+    is_static: bool,
 }
 
 /// librdkafka's callbacks.
@@ -100,6 +121,7 @@ impl ConsumerContext for Notes {
             // Accepted as they are; what is fetched of them is decided by `seek`.
             (true, _) => consumer.incremental_assign(&TopicPartitionList::new()),
             (false, true) => {
+                notes.is_let_go = true;
                 let fetched = std::mem::take(&mut notes.fetched);
                 consumer.incremental_unassign(&list_of(&self.topic, fetched))
             }
@@ -194,7 +216,17 @@ impl KafkaConsumer {
     fn heed(&mut self, consumer: &StreamConsumer<Notes>, error: &KafkaError) -> Result<Option<Event>, ConsumeError> {
         let reason = producer::short(error);
         if let Some((code, detail)) = consumer.client().fatal_error() {
-            return Err(ConsumeError::Fatal { reason: format!("{code}: {detail}") });
+            let reason = match code {
+                RDKafkaErrorCode::FencedInstanceId => {
+                    let name = self.shared.config.consumer.get(INSTANCE).unwrap_or_default();
+                    format!(
+                        "another process has joined the group under the name of this one, `{name}`: give each processor a \
+                         processor.instance of its own"
+                    )
+                }
+                code => format!("{code}: {detail}"),
+            };
+            return Err(ConsumeError::Fatal { reason });
         }
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
@@ -294,16 +326,34 @@ impl KafkaConsumer {
     }
 
     /// Answers what is still to be answered and leaves. Blocks until the group knows, or cannot be told.
-    fn leave(consumer: Arc<StreamConsumer<Notes>>, inbox: &Inbox, topic: &str, has_revoked: bool) {
+    fn leave(consumer: Arc<StreamConsumer<Notes>>, inbox: &Inbox, leaver: &Leaver) {
         let mut notes = inbox.notes();
         notes.is_leaving = true;
         let has_unseen = notes.events.drain(..).any(|event| matches!(event, Event::Revoked(_)));
-        if has_revoked || has_unseen {
+        if leaver.has_revoked || has_unseen {
             let fetched = std::mem::take(&mut notes.fetched);
-            let _ = consumer.incremental_unassign(&list_of(topic, fetched));
+            let _ = consumer.incremental_unassign(&list_of(&leaver.topic, fetched));
         }
         drop(notes);
+        if leaver.is_static {
+            KafkaConsumer::tell(&consumer, inbox, leaver.has_partitions);
+        }
         drop(consumer);
+    }
+
+    /// Has a static member say that it leaves. Blocks for a moment.
+    fn tell(consumer: &StreamConsumer<Notes>, inbox: &Inbox, has_partitions: bool) {
+        consumer.unsubscribe();
+        let begun = std::time::Instant::now();
+        let mut let_go = (!has_partitions).then_some(begun);
+        while begun.elapsed() < GIVE_UP_WITHIN && let_go.is_none_or(|at| at.elapsed() < UNTIL_TOLD) {
+            // The question comes with a poll, and is answered in it; messages that come too will be read by the next owner.
+            drop(consumer.recv().now_or_never());
+            if let_go.is_none() && inbox.notes().is_let_go {
+                let_go = Some(std::time::Instant::now());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 }
 
@@ -408,11 +458,16 @@ impl KafkaConsumer {
     /// None where it has left before.
     fn leaving(&mut self) -> Option<tokio::sync::oneshot::Receiver<()>> {
         let consumer = self.consumer.take()?;
-        let (inbox, topic) = (Arc::clone(&self.inbox), self.shared.topic.clone());
-        let has_revoked = !self.revoked.is_empty();
+        let inbox = Arc::clone(&self.inbox);
+        let leaver = Leaver {
+            topic: self.shared.topic.clone(),
+            has_revoked: !self.revoked.is_empty(),
+            has_partitions: !self.assigned.is_empty(),
+            is_static: self.shared.config.consumer.get(INSTANCE).is_some_and(|name| !name.is_empty()),
+        };
         let (done, left) = tokio::sync::oneshot::channel();
         let leaving = move || {
-            KafkaConsumer::leave(consumer, &inbox, &topic, has_revoked);
+            KafkaConsumer::leave(consumer, &inbox, &leaver);
             let _ = done.send(());
         };
         let _ = std::thread::Builder::new().name("airan-leave".to_owned()).spawn(leaving);
@@ -426,7 +481,8 @@ impl Drop for KafkaConsumer {
     }
 }
 
-fn received(message: &BorrowedMessage<'_>) -> Received {
+/// A message with its place.
+pub(super) fn received(message: &BorrowedMessage<'_>) -> Received {
     let payload = message.payload().map(Bytes::copy_from_slice).unwrap_or_default();
     let headers = message.headers();
     let named = headers.into_iter().flat_map(|headers| headers.iter());

@@ -6,6 +6,7 @@
 //! | `topics.rs`, `admin.rs` | topics: what they must be like; making and asking |
 //! | `producer.rs` | sending, and what each failure means |
 //! | `consumer.rs` | events: messages, rebalances, lost ranges |
+//! | `reader.rs` | reading from the side, in no group |
 //! | `link.rs` | whether the brokers are there |
 //!
 //! librdkafka's callbacks take notes and wake someone up; they decide nothing and never wait.
@@ -15,6 +16,7 @@ mod config;
 mod consumer;
 mod link;
 mod producer;
+mod reader;
 mod topics;
 
 use std::collections::BTreeSet;
@@ -32,6 +34,7 @@ use self::config::Config;
 use self::consumer::KafkaConsumer;
 use self::link::Link;
 use self::producer::{Producer, Sending};
+pub(crate) use self::reader::KafkaReader;
 use self::topics::Use;
 use crate::counts::{Counters, Waiting};
 use crate::{Bus, ConsumeError, Consumer, Counts, KafkaSettings, OpenError, SendError};

@@ -74,6 +74,13 @@ impl About {
         Ok(about)
     }
 
+    /// What the folder was made for, without holding anything against it.
+    pub fn read(folder: &Path) -> Result<About, OpenError> {
+        let path = folder.join("about");
+        let text = std::fs::read_to_string(&path).map_err(failed("read", &path))?;
+        About::parse(&text).map_err(|reason| OpenError::Damaged { path, reason })
+    }
+
     fn make(folder: &Path, path: &Path, topic: &str, partitions: u16) -> Result<About, OpenError> {
         if folder.join("partition-0000").exists() {
             let reason = "it holds partitions, and no `about` file that tells how many".to_owned();

@@ -317,3 +317,39 @@ async fn what_cannot_be_sent_is_told_and_what_was_refused_is_kept() {
     assert_eq!((kept.len(), &kept[0].body[..]), (1, &rejected.to_json()[..]));
     assert_eq!(bus.offsets(0).await.unwrap(), (0, 0));
 }
+
+/// Scenario: somebody looks at the log while the process that owns it is at work.
+/// Guarantees: offsets, messages and what was refused are as the owner has them, and the owner is not disturbed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_at_work_can_be_read_from_the_side() {
+    let folder = TempDir::new().unwrap();
+    let bus = open(&folder);
+    for n in 0..5 {
+        bus.send(1, rows(n, 100)).await.unwrap();
+    }
+    let rejected = |length| Rejected {
+        door: "bus".to_owned(),
+        reason: Reason::Foreign,
+        node: None,
+        length,
+        sha256: String::new(),
+        position: Some("1/2".to_owned()),
+        at: 0,
+        rows: 0,
+    };
+    for length in 0..4 {
+        bus.send_rejected(rejected(length)).await.unwrap();
+    }
+    let reader = crate::Reader::open(&crate::BusSettings::Local(settings(&folder, 2))).unwrap();
+    assert_eq!((reader.topic(), reader.partitions()), ("airan.telemetry", 2));
+    assert_eq!((reader.offsets(0).await.unwrap(), reader.offsets(1).await.unwrap()), ((0, 0), (0, 5)));
+    assert!(matches!(reader.offsets(2).await, Err(ConsumeError::NoPartition { partition: 2, partitions: 2 })));
+    let found = reader.message(1, 3).await.unwrap().unwrap();
+    assert_eq!((found.partition, found.offset, number(&found)), (1, 3, 3));
+    assert!(reader.message(1, 5).await.unwrap().is_none() && reader.message(0, -1).await.unwrap().is_none());
+    let kept = reader.rejected(2).await.unwrap();
+    assert_eq!(kept.iter().map(|record| record.offset).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(Rejected::from_json(&kept[1].record), Some(rejected(3)));
+    bus.send(1, rows(5, 1)).await.unwrap();
+    assert_eq!(reader.offsets(1).await.unwrap(), (0, 6));
+}

@@ -13,6 +13,7 @@ mod consumer;
 mod files;
 mod frame;
 mod partition;
+mod reader;
 mod space;
 
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use tokio::sync::Notify;
 use self::consumer::LocalConsumer;
 use self::files::{About, Lock};
 use self::partition::{Partition, Store};
+pub(crate) use self::reader::LocalReader;
 use self::space::Space;
 use crate::counts::Counters;
 use crate::{Bus, ConsumeError, Consumer, Counts, LocalSettings, OpenError, SendError};
@@ -39,6 +41,14 @@ const REJECTED_SHARE: u64 = 32;
 const SEGMENTS_EACH: u64 = 4;
 /// The smallest segment worth a file.
 const SEGMENT_MIN: u64 = 64 << 10;
+
+/// Folder of what was refused.
+const REJECTED: &str = "rejected";
+
+/// Folder of a partition.
+fn folder_of(partition: i32) -> String {
+    format!("partition-{partition:04}")
+}
 
 /// The local log.
 pub(crate) struct LocalBus {
@@ -68,9 +78,9 @@ impl LocalBus {
         let max_bytes = settings.max_bytes.get();
         let segment_bytes = settings.segment_bytes.get().min(max_bytes / count / SEGMENTS_EACH).max(SEGMENT_MIN);
         let open = |folder: PathBuf| Store::open(folder, segment_bytes).map(Arc::new);
-        let folders = (0..about.partitions).map(|number| settings.path.join(format!("partition-{number:04}")));
+        let folders = (0..about.partitions).map(|number| settings.path.join(folder_of(number.into())));
         let stores: Vec<Arc<Store>> = folders.map(open).collect::<Result<_, _>>()?;
-        let rejected = open(settings.path.join("rejected"))?;
+        let rejected = open(settings.path.join(REJECTED))?;
 
         let space = Space::new(stores.clone(), Arc::clone(&rejected), max_bytes, settings.max_age.micros(), clock);
         let (space, counters) = (Arc::new(space), Arc::<Counters>::default());
