@@ -135,7 +135,7 @@ impl Lake {
     async fn take(&self, shard: &Shard, partitions: i32) -> Result<Record, ClaimError> {
         for _ in 0..TRIES {
             let before = record::newest(self.store(), shard).await?;
-            let claim = claim_after(before, shard, partitions, self.clock().now());
+            let claim = claim_after(before, shard, partitions, self.owner(), self.clock().now());
             let bytes = claim.to_bytes()?;
             let put = self.store().create(&shard.record(claim.n), bytes.clone()).await;
             if matches!(put, Ok(Created::New)) {
@@ -183,7 +183,7 @@ impl Lake {
 }
 
 /// The record after `before`: the same content, a fresh claim id, no files.
-fn claim_after(before: Option<Record>, shard: &Shard, partitions: i32, at: i64) -> Record {
+fn claim_after(before: Option<Record>, shard: &Shard, partitions: i32, owner: &str, at: i64) -> Record {
     let base = before.unwrap_or_else(|| Record {
         version: RECORD_VERSION,
         topic: shard.topic.clone(),
@@ -191,13 +191,15 @@ fn claim_after(before: Option<Record>, shard: &Shard, partitions: i32, at: i64) 
         partitions,
         n: 0,
         claim: ClaimId::fresh(),
+        owner: String::new(),
         at,
         next_offset: None,
         state: None,
         files: Vec::new(),
         newest_ts: std::collections::BTreeMap::new(),
     });
-    Record { version: RECORD_VERSION, n: base.n + 1, claim: ClaimId::fresh(), at, files: Vec::new(), ..base }
+    let (n, claim, owner) = (base.n + 1, ClaimId::fresh(), owner.to_owned());
+    Record { version: RECORD_VERSION, n, claim, owner, at, files: Vec::new(), ..base }
 }
 
 /// The partition count of a topic; `None` before its first claim.

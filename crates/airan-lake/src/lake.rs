@@ -5,7 +5,7 @@
 //! that has grown elsewhere is met when this process wants to add to it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use airan_model::time::Clock;
 
@@ -31,6 +31,7 @@ struct Inner {
     settings: LakeSettings,
     clock: Clock,
     metrics: LakeMetrics,
+    owner: OnceLock<String>,
     /// The newest version this process knows, by table; maybe not the newest there is. As many as there are tables.
     schemas: Mutex<HashMap<String, TableSchema>>,
 }
@@ -72,12 +73,21 @@ impl Lake {
     /// A lake in a store that is open and can arbitrate.
     pub(crate) fn over(store: Store, settings: LakeSettings, clock: Clock) -> Result<Lake, OpenLakeError> {
         let metrics = LakeMetrics::new()?;
-        Ok(Lake(Arc::new(Inner { store, settings, clock, metrics, schemas: Mutex::default() })))
+        Ok(Lake(Arc::new(Inner { store, settings, clock, metrics, owner: OnceLock::new(), schemas: Mutex::default() })))
     }
 
     /// What this handle and its clones have counted.
     pub fn metrics(&self) -> &LakeMetrics {
         &self.0.metrics
+    }
+
+    /// Says under which name this process claims shards: records show it to people. The first call counts.
+    pub fn set_owner(&self, name: &str) {
+        let _ = self.0.owner.set(name.to_owned());
+    }
+
+    pub(crate) fn owner(&self) -> &str {
+        self.0.owner.get().map_or("", String::as_str)
     }
 
     pub(crate) fn store(&self) -> &Store {

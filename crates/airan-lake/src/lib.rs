@@ -28,6 +28,7 @@ mod expire;
 #[cfg(test)]
 mod faults;
 mod files;
+mod head;
 mod lake;
 mod layout;
 mod metrics;
@@ -52,6 +53,7 @@ pub use claim::{ClaimError, Recovered};
 pub use commit::{Commit, CommitError, CommitSummary, TableKind, TableRows};
 pub use expire::ExpireReport;
 pub use files::{FileEntry, RawRows};
+pub use head::Head;
 pub use lake::Lake;
 pub use metrics::LakeMetrics;
 pub use record::ReadError;

@@ -85,6 +85,9 @@ pub(crate) struct Record {
     pub(crate) partitions: i32,
     pub(crate) n: u64,
     pub(crate) claim: ClaimId,
+    /// Who made the claim, by the name its operator gave it; for people, never for decisions. Older records have none.
+    #[serde(default)]
+    pub(crate) owner: String,
     /// When it was written, by the writer's clock; for people, never for decisions.
     pub(crate) at: Micros,
     /// The first offset not contained; absent until the first commit.

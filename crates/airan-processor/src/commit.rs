@@ -66,6 +66,7 @@ impl Shard {
     pub fn finish_commit(&mut self) {
         self.sums = self.sums.committed();
         (self.is_touched, self.committed_at) = (false, self.log_time);
+        self.load.turn(&self.steps);
     }
 }
 

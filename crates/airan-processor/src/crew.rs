@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use airan_bus::{Consumer, Received};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Status;
@@ -28,7 +29,21 @@ pub(crate) struct Crew {
     slots: BTreeMap<i32, Slot>,
     // Revocations that wait for their workers.
     releasing: Vec<Release>,
+    // Shards that have stopped and are still assigned.
+    stopped: BTreeMap<i32, Stopped>,
     epochs: u64,
+}
+
+/// A shard that has stopped, and the look-out for somebody's having helped it.
+struct Stopped {
+    epoch: u64,
+    lookout: AbortHandle,
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.lookout.abort();
+    }
 }
 
 struct Slot {
@@ -56,7 +71,7 @@ struct Release {
 
 impl Crew {
     pub fn new(shared: Shared, threads: Threads) -> Crew {
-        Crew { shared, threads, slots: BTreeMap::new(), releasing: Vec::new(), epochs: 0 }
+        Crew { shared, threads, slots: BTreeMap::new(), releasing: Vec::new(), stopped: BTreeMap::new(), epochs: 0 }
     }
 
     /// Starts workers for newly assigned partitions.
@@ -70,6 +85,7 @@ impl Crew {
     }
 
     fn start(&mut self, partition: i32, delay: Duration) {
+        self.stopped.remove(&partition);
         self.epochs += 1;
         let epoch = self.epochs;
         let limit = self.shared.setup.settings.commit.queue_bytes.size();
@@ -105,6 +121,7 @@ impl Crew {
     pub fn revoke(&mut self, partitions: Vec<i32>, consumer: &mut dyn Consumer) {
         let mut waiting = BTreeSet::new();
         for partition in &partitions {
+            self.stopped.remove(partition);
             match self.slots.get_mut(partition) {
                 Some(slot) => {
                     slot.then = Then::Nothing;
@@ -166,13 +183,31 @@ impl Crew {
                 slot.then = Then::Stay(lost);
                 slot.stop.cancel();
             }
-            None => self.shared.board.update(partition, |report| report.status = Status::Stopped(lost)),
+            None => self.stay(partition, lost),
         }
+    }
+
+    /// A shard does nothing more until somebody helps. Whoever does, makes a record of it in the lake (`airan shard`), and then it
+    /// starts again.
+    fn stay(&mut self, partition: i32, reason: String) {
+        self.shared.board.update(partition, |report| report.status = Status::Stopped(reason));
+        self.epochs += 1;
+        let (epoch, shared) = (self.epochs, self.shared.clone());
+        let lookout = self.threads.spawn(async move {
+            until_helped(&shared, partition).await;
+            let _ = shared.notices.send(Notice { partition, epoch, what: What::Helped }).await;
+        });
+        self.stopped.insert(partition, Stopped { epoch, lookout: lookout.abort_handle() });
     }
 
     /// Does what a worker asks for.
     pub fn notice(&mut self, notice: Notice, consumer: &mut dyn Consumer) {
         let Notice { partition, epoch, what } = notice;
+        if self.stopped.get(&partition).is_some_and(|stopped| stopped.epoch == epoch) {
+            tracing::info!(partition, "somebody has claimed the stopped shard: starting it again");
+            self.start(partition, Duration::ZERO);
+            return;
+        }
         let Some(slot) = self.slots.get_mut(&partition).filter(|slot| slot.epoch == epoch) else { return };
         match what {
             What::Seek(offset) => match consumer.seek(partition, offset) {
@@ -184,6 +219,7 @@ impl Crew {
                 }
             },
             What::Report(next_offset) => consumer.report(partition, next_offset),
+            What::Helped => {}
             What::Ended(end) => {
                 let then = slot.then.clone();
                 self.slots.remove(&partition);
@@ -201,12 +237,10 @@ impl Crew {
         match (end, then) {
             (End::Released | End::Fenced, Then::Again) => self.start(partition, AFTER_FENCE),
             (End::Fenced, Then::Nothing) if !is_revoked => self.start(partition, AFTER_FENCE),
-            (_, Then::Stay(reason)) => {
-                self.shared.board.update(partition, |report| report.status = Status::Stopped(reason))
-            }
+            (_, Then::Stay(reason)) => self.stay(partition, reason),
             (End::Stopped(reason), _) if !is_revoked => {
                 tracing::error!(partition, %reason, "shard stopped; others go on");
-                self.shared.board.update(partition, |report| report.status = Status::Stopped(reason));
+                self.stay(partition, reason);
             }
             _ => self.shared.board.remove(partition),
         }
@@ -224,6 +258,7 @@ impl Crew {
 
     /// Tells all workers to stop.
     pub fn stop(&mut self) {
+        self.stopped.clear();
         for slot in self.slots.values_mut() {
             if slot.then == Then::Again {
                 slot.then = Then::Nothing;
@@ -235,5 +270,23 @@ impl Crew {
     /// Partitions whose workers have not ended.
     pub fn at_work(&self) -> Vec<i32> {
         self.slots.keys().copied().collect()
+    }
+}
+
+/// Looks now and then whether the shard's newest record is another than it was; a lake that does not answer is asked again.
+async fn until_helped(shared: &Shared, partition: i32) {
+    let every = shared.setup.settings.commit.retry_max.get();
+    let mut known = None;
+    loop {
+        match shared.lake.head(shared.bus.topic(), partition).await {
+            Ok(head) => {
+                let n = head.map_or(0, |head| head.n);
+                if *known.get_or_insert(n) != n {
+                    return;
+                }
+            }
+            Err(error) => tracing::debug!(partition, error = %causes(&error), "cannot look after the stopped shard"),
+        }
+        tokio::time::sleep(every).await;
     }
 }

@@ -96,6 +96,13 @@ const FAMILIES: &[Family] = &[
         values: |_, progress, _, put| put(&[], progress.sums.foreign as f64),
     },
     Family {
+        name: "airan_processor_skipped_offsets_total",
+        help: "Offsets that had gone from the bus unread and were given up by `airan shard skip`.",
+        is_counter: true,
+        labels: &[],
+        values: |_, progress, _, put| put(&[], progress.sums.skipped as f64),
+    },
+    Family {
         name: "airan_processor_late_rows_total",
         help: "Rows whose window had closed (late), or so old on arrival that they say nothing of their node's time (backfill).",
         is_counter: true,

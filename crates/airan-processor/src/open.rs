@@ -1,6 +1,6 @@
 //! From a message to rows: decode, conform to the stream, check what every row must have.
 
-use airan_model::catalog::Stream;
+use airan_model::catalog::{Catalog, Stream};
 use airan_model::message::Rows;
 use airan_model::reject::Reason;
 use airan_model::schema;
@@ -14,6 +14,17 @@ const NEEDED: [&str; 3] = [schema::TS, schema::SITE, schema::NODE];
 pub(crate) struct Refused {
     pub reason: Reason,
     pub detail: String,
+}
+
+/// Whether a processor with this catalog takes a message; otherwise why not, in a line.
+///
+/// # Errors
+/// What it would refuse it for.
+pub fn can_read(catalog: &Catalog, message: &Rows) -> Result<(), String> {
+    let Some(stream) = catalog.stream(&message.stream) else {
+        return Err(format!("no stream `{}` in this catalog", message.stream));
+    };
+    open(stream, message).map(drop).map_err(|refused| format!("{}: {}", refused.reason, refused.detail))
 }
 
 /// The rows of a message in the columns of their stream.

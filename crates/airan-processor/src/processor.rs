@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use airan_bus::{Bus, Consumer, Event};
+use airan_bus::{Bus, ConsumeError, Consumer, Event};
 use airan_lake::Lake;
 use airan_model::catalog::Catalog;
 use airan_model::time::{Clock, Micros};
@@ -43,6 +43,10 @@ pub enum ProcessorError {
     /// No threads for the shards.
     #[error("no threads for the shards")]
     Threads(#[from] std::io::Error),
+    /// The bus will have this process no more. What was uncommitted was committed, or dropped where another owner has the shard
+    /// by now (K2); started again once the cause is gone, it goes on.
+    #[error("the bus takes this processor for gone")]
+    Expelled(#[source] ConsumeError),
 }
 
 /// A processor: make it, take its handles, run it.
@@ -96,28 +100,29 @@ impl Processor {
     /// Dropped before its end, it leaves like a killed process: nothing is lost, and what was not committed is read again.
     ///
     /// # Errors
-    /// Only if it cannot begin; afterwards the bus, the lake and each shard may fail and come back.
+    /// If it cannot begin, or the bus expels it; the bus, the lake and each shard may otherwise fail and come back.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ProcessorError> {
         let threads = Threads::start(self.setup.settings.threads)?;
-        self.run_on(threads, shutdown).await;
-        Ok(())
+        self.run_on(threads, shutdown).await
     }
 
     /// The same, with its tasks on the threads at hand.
-    pub(crate) async fn run_on(self, threads: Threads, shutdown: CancellationToken) {
+    pub(crate) async fn run_on(self, threads: Threads, shutdown: CancellationToken) -> Result<(), ProcessorError> {
         let (notices, mut heard) = mpsc::channel(NOTICES);
         let shared = self.shared(notices);
         let mut crew = Crew::new(shared, threads.clone());
         threads.spawn(self.watch_lag(shutdown.clone()));
         threads.spawn(self.keep_retention(shutdown.clone()));
+        let mut expelled = None;
         if let Some(mut consumer) = self.consumer(&shutdown).await {
-            while !shutdown.is_cancelled() {
+            while !shutdown.is_cancelled() && expelled.is_none() {
                 while let Ok(notice) = heard.try_recv() {
                     crew.notice(notice, &mut *consumer);
                 }
                 crew.resume(&mut *consumer);
                 match consumer.next(POLL).await {
                     Ok(event) => self.heed(event, &mut crew, &mut *consumer),
+                    Err(error @ ConsumeError::Fatal { .. }) => expelled = Some(error),
                     Err(error) => {
                         self.note_bus(Some(causes(&error)));
                         tokio::time::sleep(AFTER_ERROR).await;
@@ -126,6 +131,7 @@ impl Processor {
             }
             self.finish(crew, &mut heard, consumer).await;
         }
+        expelled.map_or(Ok(()), |error| Err(ProcessorError::Expelled(error)))
     }
 
     fn shared(&self, notices: mpsc::Sender<Notice>) -> Shared {

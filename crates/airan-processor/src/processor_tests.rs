@@ -396,3 +396,128 @@ async fn ticks_alone_are_soon_not_worth_a_commit() {
     assert_eq!(windows, 1);
     assert!(commits.starts_with(&[0, 1, 2]) && commits.len() < 10, "{commits:?}");
 }
+
+/// A partition is revoked, and given back when its log has lost what was not read.
+async fn lose(site: &Site, partition: i32, first: i64) {
+    let released = site.bus.lock().released.len();
+    site.bus.event(Event::Revoked(vec![partition]));
+    until("it is given up", || site.bus.lock().released.len() > released).await;
+    site.bus.lock().first.insert(partition, first);
+    site.bus.event(Event::Assigned(vec![partition]));
+}
+
+/// Scenario: a shard's log has lost what was not read; the loss is accepted while the processor runs.
+/// Guarantees: nothing can be skipped where nothing is lost; the stopped shard starts again by itself at the first offset there
+/// is; what was stored stays, the given-up offsets are counted, the sums add up and the lake is sound (K1).
+#[tokio::test]
+async fn an_accepted_loss_lets_a_stopped_shard_go_on() {
+    let site = Site::new(1);
+    let lake = site.lake().await;
+    site.bus.append(0, site.rows(0..5));
+    let running = site.start(&lake).await;
+    until("the first rows are stored", || running.rows("stored") == 5).await;
+    let n = lake.head("memory", 0).await.unwrap().unwrap().n;
+    let refused = crate::skip(&lake, "memory", 0, 1, (0, 5)).await.unwrap_err();
+    assert!(matches!(refused, crate::SkipError::NothingLost { wanted: 5, .. }), "{refused}");
+    assert_eq!(lake.head("memory", 0).await.unwrap().unwrap().n, n, "a refusal leaves nothing behind");
+    let ahead = crate::skip(&lake, "memory", 0, 1, (0, 3)).await.unwrap_err();
+    assert!(matches!(ahead, crate::SkipError::Ahead { wanted: 5, next: 3 }), "{ahead}");
+    site.bus.append(0, site.rows(5..10));
+    until("all is stored", || running.rows("stored") == 10).await;
+    lose(&site, 0, 13).await;
+    site.bus.append(0, site.rows(10..15));
+    until("the loss is named", || {
+        running.readiness.check().is_err_and(|reason| reason.contains("offsets 10 to 12 are no longer on the bus"))
+    })
+    .await;
+    let (loss, _) = crate::skip(&lake, "memory", 0, 1, (13, 15)).await.unwrap();
+    assert_eq!((loss.from, loss.until, loss.offsets()), (10, 13, 3));
+    until("it goes on", || running.rows("stored") == 12).await;
+    assert_eq!(running.value("airan_processor_skipped_offsets_total", None), Some(3.0));
+    assert!(running.sums().1);
+    running.stop().await;
+    assert_eq!(stored(&lake, 0).await, levels(0..10).into_iter().chain(levels(13..15)).collect::<Vec<_>>());
+    assert_eq!(lake.check().await.unwrap().problems, []);
+    let (_, state) = lake.head_and_state("memory", 0).await.unwrap().unwrap();
+    let summary = crate::ShardSummary::read(state.unwrap()).unwrap();
+    assert_eq!((summary.stored, summary.skipped_offsets), (12, 3));
+}
+
+/// Scenario: a shard has stopped, the cause is mended, and somebody claims the shard.
+/// Guarantees: it starts again in the process that owns it, and each row is stored once.
+#[tokio::test]
+async fn a_stopped_shard_starts_again_when_somebody_claims_it() {
+    let site = Site::new(1);
+    let lake = site.lake().await;
+    site.bus.append(0, site.rows(0..5));
+    let running = site.start(&lake).await;
+    until("the first rows are stored", || running.rows("stored") == 5).await;
+    lose(&site, 0, 8).await;
+    site.bus.append(0, site.rows(5..10));
+    until("it has stopped", || running.readiness.check().is_err_and(|reason| reason.contains("has stopped"))).await;
+    site.bus.lock().first.insert(0, 0);
+    for _ in 0..30 {
+        assert!(running.readiness.check().is_err() && running.rows("stored") == 5, "nobody has helped it yet");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    lake.claim("memory", 0, 1).await.unwrap();
+    until("it goes on", || running.rows("stored") == 10).await;
+    assert_eq!(running.readiness.check(), Ok(()));
+    running.stop().await;
+    assert_eq!(stored(&lake, 0).await, levels(0..10));
+}
+
+/// Scenario: the bus takes the process for another's and will have it no more.
+/// Guarantees: the processor ends with that reason, instead of asking for ever; what it had is stored once.
+#[tokio::test]
+async fn an_expelled_processor_ends_with_the_reason() {
+    let site = Site::new(1);
+    let lake = site.lake().await;
+    site.bus.append(0, site.rows(0..5));
+    let running = site.start(&lake).await;
+    until("the first rows are stored", || running.rows("stored") == 5).await;
+    site.bus.append(0, site.rows(5..8));
+    site.bus.lock().fatal = Some("another process has joined under its name".to_owned());
+    let ended = tokio::time::timeout(Duration::from_secs(20), running.done).await.expect("it ends").unwrap();
+    let reason = causes(&ended.unwrap_err());
+    assert!(reason.contains("another process has joined"), "{reason}");
+    site.bus.lock().fatal = None;
+    let again = site.start(&lake).await;
+    until("all is stored", || again.rows("stored") == 8).await;
+    assert_eq!(again.sums(), ([8, 8, 0, 0], true));
+    again.stop().await;
+    assert_eq!(stored(&lake, 0).await, levels(0..8));
+}
+
+/// Scenario: the store takes nothing of one shard's for a while, and that shard gets more messages than it may hold.
+/// Guarantees: its partition alone is paused and it alone is said to be stuck; the other shard goes on committing all along;
+/// afterwards every row is stored once.
+#[tokio::test]
+async fn a_shard_whose_store_fails_holds_up_no_other() {
+    let mut site = Site::new(2);
+    site.settings.commit.queue_bytes = "4KiB".parse().unwrap();
+    let lake = site.lake().await;
+    site.bus.append(0, site.rows(0..5));
+    site.bus.append(1, site.rows(0..5));
+    let running = site.start(&lake).await;
+    until("the first rows are stored", || running.rows("stored") == 10).await;
+    let (records, away) = (site.path().join("_commits/memory/0"), site.folder.path().join("away"));
+    break_store(&records, &away);
+    site.bus.append(0, site.rows(5..50));
+    until("the one shard is stuck", || {
+        running.readiness.check().is_err_and(|reason| reason.contains("shard 0 cannot commit"))
+    })
+    .await;
+    until("its partition is paused", || site.bus.lock().paused == [0].into()).await;
+    for round in 1..4 {
+        site.bus.append(1, site.rows(round * 5..round * 5 + 5));
+        until("the other goes on", || running.rows("stored") == 10 + round as u64 * 5).await;
+    }
+    assert!(running.readiness.check().is_err() && site.bus.lock().paused == [0].into());
+    mend_store(&records, &away);
+    until("all is stored", || running.rows("stored") == 70).await;
+    until("it is ready", || running.readiness.check().is_ok()).await;
+    assert!(running.sums().1);
+    running.stop().await;
+    assert_eq!((stored(&lake, 0).await, stored(&lake, 1).await), (levels(0..50), levels(0..20)));
+}

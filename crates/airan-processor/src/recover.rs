@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::dedupe::{Identities, Known};
 use crate::late::{Dirty, LateReason, Lates};
+use crate::load::Load;
 use crate::ranges::Ranges;
 use crate::raw::RawRows;
 use crate::rises::Rises;
@@ -47,6 +48,7 @@ impl Shard {
             stages: setup.pipelines.iter().map(|pipeline| Stage::new(pipeline, state_bytes)).collect(),
             lates: Lates::new(settings.windows.dirty),
             steps: Steps::default(),
+            load: Load::start(),
             is_touched: false,
             touched_at: Micros::MIN,
             committed_at: Micros::MIN,
@@ -135,6 +137,7 @@ impl Shard {
             anonymous: sheet.count(0, "anonymous"),
             foreign: sheet.count(0, "foreign"),
             out_of_order: sheet.count(0, "out_of_order"),
+            skipped: sheet.count(0, "skipped"),
         };
     }
 

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
+    /// Its name among the processors of its group, which no other may have; None: made of the node's name and the admin port.
+    pub instance: Option<String>,
     /// Threads that shards share; 0 means one for each core.
     pub threads: usize,
     /// When work is committed.
@@ -74,7 +76,13 @@ pub struct WindowSettings {
 impl Settings {
     /// Refuses values with which a processor could not work: timers and limits of zero, a shortest wait over the longest.
     pub fn check(&self) -> Result<(), BadSetting> {
+        let has_name = self.instance.as_ref().is_none_or(|name| !name.trim().is_empty());
         Checker::new("processor")
+            .require(
+                "instance",
+                has_name,
+                "must not be empty: leave it out for a name made of the node's and the admin port",
+            )
             .timer("commit.interval", self.commit.interval)
             .not_zero("commit.bytes", self.commit.bytes.get())
             .not_zero("commit.queue_bytes", self.commit.queue_bytes.get())
@@ -100,6 +108,7 @@ mod tests {
 
     fn good() -> Settings {
         let json = serde_json::json!({
+            "instance": null,
             "threads": 0,
             "commit": {"interval": "60s", "bytes": "64MiB", "queue_bytes": "16MiB", "retry_min": "500ms", "retry_max": "30s"},
             "identities": {"foreign_memory": "1h", "agent_memory": "40d", "ranges": 1_000_000},
@@ -121,6 +130,7 @@ mod tests {
         let cases: Vec<(Change, &str)> = vec![
             (Box::new(move |s| s.commit.interval = zero), "processor.commit.interval"),
             (Box::new(|s| s.commit.interval = "25h".parse().unwrap()), "processor.commit.interval"),
+            (Box::new(|s| s.instance = Some(" ".to_owned())), "processor.instance"),
             (Box::new(|s| s.commit.bytes = 0.into()), "processor.commit.bytes"),
             (Box::new(|s| s.commit.queue_bytes = 0.into()), "processor.commit.queue_bytes"),
             (Box::new(|s| s.commit.retry_min = "31s".parse().unwrap()), "processor.commit.retry_min: must not be over"),

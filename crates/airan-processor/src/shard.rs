@@ -24,6 +24,7 @@ use bytes::Bytes;
 
 use crate::dedupe::Identities;
 use crate::late::Lates;
+use crate::load::Load;
 use crate::open::{Refused, open};
 use crate::raw::RawRows;
 use crate::results::staleness;
@@ -50,6 +51,7 @@ pub(crate) struct Shard {
     pub stages: Vec<Stage>,
     pub lates: Lates,
     pub steps: Steps,
+    pub load: Load,
     /// Something other than a tick was applied since the last commit.
     pub is_touched: bool,
     /// Log time of the last message that was no tick, and of the last commit.
@@ -114,6 +116,7 @@ impl Shard {
             Ok(rows) => rows,
             Err(refused) => return Ok(Some(self.refuse(offset, message, refused))),
         };
+        self.load.count(&rows);
         watch.end(&mut self.steps, Step::Decode);
         let rows = self.without_duplicates(index, rows)?;
         watch.end(&mut self.steps, Step::Duplicates);

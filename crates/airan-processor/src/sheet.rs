@@ -111,6 +111,31 @@ impl Sheets {
         Ok(Sheets(sheets))
     }
 
+    /// The same state with a count in the first row of a table that is there.
+    ///
+    /// # Errors
+    /// If Arrow cannot write it.
+    pub fn with_count(&self, table: &str, column: &str, count: u64) -> Result<Bytes, StateError> {
+        let mut writer = SheetWriter::new();
+        let mut tables: Vec<_> = self.0.iter().collect();
+        tables.sort_by_key(|(name, _)| *name);
+        for (name, Sheet(batch)) in tables {
+            let schema = batch.schema();
+            let of_batch = schema.fields().iter().zip(batch.columns());
+            let mut columns: Vec<(&str, ArrayRef)> =
+                of_batch.map(|(field, values)| (field.name().as_str(), values.clone())).collect();
+            if name == table {
+                let value = i64::try_from(count).unwrap_or(i64::MAX);
+                let rest = batch.num_rows().saturating_sub(1);
+                let values = std::iter::once(Some(value)).chain(std::iter::repeat_n(None, rest));
+                columns.retain(|(name, _)| *name != column);
+                columns.push((column, std::sync::Arc::new(values.collect::<arrow::array::Int64Array>())));
+            }
+            writer.table(name, columns)?;
+        }
+        Ok(writer.finish())
+    }
+
     /// A table; empty where it is missing.
     pub fn table(&self, name: &str) -> Option<&Sheet> {
         self.0.get(name)
@@ -176,6 +201,21 @@ mod tests {
         );
         assert_eq!((one.int(0, "other"), one.int(0, "texts"), one.count(1, "ints")), (None, None, 0));
         assert!(sheets.table("none").is_none());
+    }
+
+    /// Scenario: a count is changed in one table of two, then in one that has no such column.
+    /// Guarantees: that count is what it was set to; everything else is as it was.
+    #[test]
+    fn a_count_is_changed_and_nothing_else() {
+        let changed = Sheets::read(Sheets::read(written()).unwrap().with_count("one", "ints", 9).unwrap()).unwrap();
+        let one = changed.table("one").unwrap();
+        assert_eq!(
+            (one.rows(), one.int(0, "ints"), one.int(1, "ints"), one.text(1, "texts")),
+            (2, Some(9), None, Some("b"))
+        );
+        let changed = Sheets::read(Sheets::read(written()).unwrap().with_count("one", "new", 3).unwrap()).unwrap();
+        let one = changed.table("one").unwrap();
+        assert_eq!((one.count(0, "new"), one.int(0, "ints"), one.text(0, "texts")), (3, Some(1), Some("a")));
     }
 
     /// Scenario: a newer version, every truncation, something else altogether.

@@ -14,6 +14,7 @@
 //! | `exported` | one Prometheus counter |
 //! | `late` | late rows of one stream, node and reason |
 //! | `dirty` | one window to be restated |
+//! | `load` | the shard: how busy it was, and its hottest site; for people only |
 
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ pub(crate) fn write(shard: &Shard) -> Result<Bytes, StateError> {
     write_clocks(shard, &mut state)?;
     write_pipelines(&shard.stages, &mut state)?;
     write_late(shard, &mut state)?;
+    write_load(shard, &mut state)?;
     Ok(state.finish())
 }
 
@@ -53,6 +55,23 @@ fn write_shard(shard: &Shard, state: &mut SheetWriter) -> Result<(), StateError>
             ("foreign", counts([sums.foreign])),
             ("out_of_order", counts([sums.out_of_order])),
             ("dirty_dropped", counts([shard.lates.dirty_dropped])),
+            ("skipped", counts([sums.skipped])),
+        ],
+    )
+}
+
+fn write_load(shard: &Shard, state: &mut SheetWriter) -> Result<(), StateError> {
+    let load = shard.load.summary(&shard.steps);
+    let seconds = |value: f64| -> ArrayRef { Arc::new(Float64Array::from_iter_values([value])) };
+    let (site, rows) = load.hottest.unzip();
+    state.table(
+        "load",
+        vec![
+            ("busy_seconds", seconds(load.busy_seconds)),
+            ("wall_seconds", seconds(load.wall_seconds)),
+            ("rows", counts([load.rows])),
+            ("site", Arc::new(StringArray::from_iter([site]))),
+            ("site_rows", counts([rows.unwrap_or(0)])),
         ],
     )
 }

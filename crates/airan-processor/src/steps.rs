@@ -43,6 +43,11 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
+    /// Time spent on all steps.
+    pub fn total(&self) -> Duration {
+        self.spent.iter().sum()
+    }
+
     /// Seconds spent on each step.
     pub fn seconds(&self) -> impl Iterator<Item = (Step, f64)> {
         Step::ALL.into_iter().map(|step| (step, self.spent[step as usize].as_secs_f64()))

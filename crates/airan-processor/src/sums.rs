@@ -22,6 +22,8 @@ pub(crate) struct Sums {
     pub foreign: u64,
     /// Were at or before the last time of one of their counters; among the stored.
     pub out_of_order: u64,
+    /// Offsets, not rows: what had gone from the bus unread, and was given up by `airan shard skip`.
+    pub skipped: u64,
 }
 
 impl Sums {

@@ -37,6 +37,7 @@ pub(crate) fn catalog() -> Arc<Catalog> {
 
 pub(crate) fn settings() -> Settings {
     Settings {
+        instance: None,
         threads: 2,
         commit: CommitSettings {
             interval: "50ms".parse().unwrap(),

@@ -26,6 +26,8 @@ pub(crate) struct State {
     pub released: Vec<i32>,
     pub paused: BTreeSet<i32>,
     pub was_paused: bool,
+    /// The consumer can go on no more, for this reason.
+    pub fatal: Option<String>,
     events: VecDeque<Event>,
     positions: BTreeMap<i32, i64>,
 }
@@ -130,6 +132,9 @@ impl State {
 #[async_trait]
 impl Consumer for MemoryConsumer {
     async fn next(&mut self, wait: Duration) -> Result<Event, ConsumeError> {
+        if let Some(reason) = self.bus.lock().fatal.clone() {
+            return Err(ConsumeError::Fatal { reason });
+        }
         if let Some(event) = self.bus.lock().next() {
             return Ok(event);
         }

@@ -52,6 +52,8 @@ pub(crate) enum What {
     Report(i64),
     /// The worker is gone.
     Ended(End),
+    /// Not of a worker: the shard had stopped, and somebody has claimed it since.
+    Helped,
 }
 
 /// How a worker ended.

@@ -22,6 +22,7 @@ use airan_gateway::{Door, Doors, Gateway, Intake, Refusal};
 use airan_lake::Lake;
 use airan_model::catalog::Catalog;
 use airan_model::reject::Reason;
+use airan_model::settings::Secret;
 use airan_model::time::Clock;
 use airan_processor::Processor;
 use anyhow::{Context, Result};
@@ -37,6 +38,7 @@ use crate::{inventory, pipelines};
 pub async fn up(config: Config, shown: Shown) -> Result<()> {
     let catalog = load_catalog(&config)?;
     let mut process = Process::start(&config).await?;
+    let config = as_member(config, &process)?;
     let doors = open_doors(&config, &process).await?;
     let bus = open_bus(&config, &mut process).await?;
     let gateway = make_gateway(&config, &process, doors, &catalog, &bus)?;
@@ -81,10 +83,22 @@ pub async fn processor(config: Config) -> Result<()> {
     needs_kafka(&config, "processor")?;
     let catalog = load_catalog(&config)?;
     let mut process = Process::start(&config).await?;
+    let config = as_member(config, &process)?;
     let bus = open_bus(&config, &mut process).await?;
     let processor = make_processor(&config, &mut process, &catalog, &bus).await?;
     process.work("processor", config.processor.stop_within.get(), |stop| run_processor(processor, stop));
     process.run().await
+}
+
+/// The configuration with this processor's name settled, for the lake's records and for the group of processors. A
+/// `group.instance.id` among the bus's properties goes before it in the group.
+fn as_member(mut config: Config, process: &Process) -> Result<Config> {
+    let name = config.instance_name(process.admin_address.port())?;
+    if let BusSettings::Kafka(settings) = &mut config.bus {
+        settings.properties.entry("group.instance.id".to_owned()).or_insert_with(|| Secret::from(name.clone()));
+    }
+    config.processor.instance = Some(name);
+    Ok(config)
 }
 
 /// The catalog of the configuration: a folder's, or the built-in one.
@@ -140,6 +154,7 @@ async fn make_processor(
     let clock = process.clock.clone();
     let open = async { Lake::open(&config.lake, clock).await.context("cannot open the lake (lake.path)") };
     let lake = process.or_signal(open).await?;
+    lake.set_owner(&config.instance_name(process.admin_address.port())?);
     let registry = process.admin.registry();
     registered("lake", lake.metrics().register(registry))?;
     let (bus, catalog, clock) = (Arc::clone(bus), Arc::clone(catalog), process.clock.clone());

@@ -285,4 +285,16 @@ impl Config {
             .filter(|name| !name.is_empty())
             .ok_or_else(|| ConfigError { place: None, message: "this machine has no host name: set `node`".to_owned() })
     }
+
+    /// The name of this processor among those of its group. `admin` is the port its admin server has, which no other process of
+    /// this machine has, and which is the same after a restart.
+    ///
+    /// # Errors
+    /// As [`Config::node_name`].
+    pub fn instance_name(&self, admin: u16) -> Result<String, ConfigError> {
+        match &self.processor.instance {
+            Some(name) => Ok(name.trim().to_owned()),
+            None => Ok(format!("{}-{admin}", self.node_name()?)),
+        }
+    }
 }
