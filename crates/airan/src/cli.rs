@@ -43,6 +43,18 @@ enum Command {
     /// Lists the lake's files, checks it, applies its retention
     #[command(subcommand)]
     Lake(commands::lake::LakeCommand),
+    /// Shows how far each shard is: offsets and seconds behind, watermark, last commit, owner, load
+    ///
+    /// Reads the bus's offsets and the lake's newest records only, so it works while processors are down, and on the local log
+    /// while `airan up` runs. All but the bus's own offsets is as of a shard's last commit: processor.commit.interval ago, and up
+    /// to ten minutes where nothing but ticks came.
+    Lag(commands::lag::LagArgs),
+    /// Helps a shard that has stopped: accepts lost messages, or starts it again
+    #[command(subcommand)]
+    Shard(commands::shard::ShardCommand),
+    /// Shows what was refused, and sends again what can be read now
+    #[command(subcommand)]
+    Rejected(commands::rejected::RejectedCommand),
     /// Lists streams, columns, units, and the foreign metrics that map to them
     Catalog(commands::catalog::CatalogArgs),
     /// Tells about the inventory of nodes and sites
@@ -112,6 +124,9 @@ impl Cli {
             Command::Processor(args) => block_on(wiring::processor(args.load()?)),
             Command::Query(args) => block_on(commands::query::run(args)),
             Command::Lake(command) => block_on(commands::lake::run(command)),
+            Command::Lag(args) => block_on(commands::lag::run(args)),
+            Command::Shard(command) => block_on(commands::shard::run(command)),
+            Command::Rejected(command) => block_on(commands::rejected::run(command)),
             Command::Catalog(args) => commands::catalog::run(&args),
             Command::Inventory(command) => block_on(commands::inventory::run(command)),
             Command::Test(args) => block_on(commands::test::run(args)),

@@ -2,7 +2,10 @@
 
 pub mod catalog;
 pub mod inventory;
+pub mod lag;
 pub mod lake;
 pub mod query;
+pub mod rejected;
+pub mod shard;
 pub mod test;
 pub mod validate;
