@@ -7,8 +7,11 @@ mod whole {
     mod agent;
     mod architecture;
     mod bad_input;
+    mod broker;
     mod edge;
+    mod fleet;
     mod kafka;
+    mod kafka_many;
     mod samples;
     mod site;
     mod up;

@@ -6,6 +6,8 @@
 # environment:
 #   AIRAN_KAFKA_PORT  where clients connect, on 127.0.0.1 (default 9092); the controller listens on a free port
 #   AIRAN_KAFKA_DIR   data, configuration and log (default ${XDG_CACHE_HOME:-$HOME/.cache}/airan/kafka/data)
+#   AIRAN_KAFKA_WIRE  LISTEN:ADVERTISED: a second listener on port LISTEN that tells its clients to come to port ADVERTISED, where
+#                     whatever stands between them and the broker listens (default: none)
 #   AIRAN_KAFKA_HEAP  memory of the Java machine (default 512m)
 #
 # Needs Java 17 or later. The first start needs Maven too, and fetches Kafka (46 jars, 43 MB) from Maven Central into
@@ -18,6 +20,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/airan/kafka
 port=${AIRAN_KAFKA_PORT:-9092}
 dir=$(realpath -m "${AIRAN_KAFKA_DIR:-$cache/data}")
 heap=${AIRAN_KAFKA_HEAP:-512m}
+wire=${AIRAN_KAFKA_WIRE:-}
 libs=$cache/libs-$kafka_version
 pid_file=$dir/kafka.pid
 log_file=$dir/kafka.log
@@ -76,17 +79,21 @@ free_port() { # one that nobody listens on
 
 configure() {
     [ -e "$dir/server.properties" ] && grep -q "^listeners=PLAINTEXT://127.0.0.1:$port," "$dir/server.properties" && return
-    local controller
+    local controller listen="" advertise="" protocol=""
     controller=$(free_port)
+    if [ -n "$wire" ]; then
+        listen=",WIRE://127.0.0.1:${wire%:*}" advertise=",WIRE://127.0.0.1:${wire#*:}" protocol=",WIRE:PLAINTEXT"
+    fi
     mkdir -p "$dir"
     cat >"$dir/server.properties" <<CONFIG
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller$listen
+advertised.listeners=PLAINTEXT://127.0.0.1:$port$advertise
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT$protocol
+inter.broker.listener.name=PLAINTEXT
 log.dirs=$dir/logs
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -152,5 +159,5 @@ case ${1:-} in
     restart) end_with TERM && start ;;
     kill) end_with KILL ;;
     status) if running >/dev/null; then say "runs on port $port"; else say "does not run"; exit 3; fi ;;
-    *) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

@@ -2,7 +2,9 @@
 //!
 //! Two shapes, one interface: `airan up` on the local log, or gateway and processor as processes of their own over Kafka.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
@@ -24,6 +26,10 @@ pub struct Edge {
     reader: &'static str,
     /// Gateways started so far: their counters begin at zero, those of shards do not.
     gateways: AtomicUsize,
+    // Of a group of processors.
+    topic: String,
+    partitions: usize,
+    members: Mutex<BTreeMap<String, u16>>,
 }
 
 impl Edge {
@@ -37,6 +43,9 @@ impl Edge {
             targets: Vec::new(),
             reader: "up.yaml",
             gateways: AtomicUsize::new(0),
+            topic: String::new(),
+            partitions: 0,
+            members: Mutex::default(),
         };
         edge.write_up();
         edge
@@ -50,6 +59,57 @@ impl Edge {
         edge.write("gateway.yaml", &format!("{bus}{}{}", admin(0), edge.doors()));
         edge.write("processor.yaml", &format!("{bus}{}{COMMITS}", admin(1)));
         edge
+    }
+
+    /// The same for several processors ([`Edge::member`]) in a group of their own; the gateway goes by `inventory.yaml`, which is to
+    /// be written before it starts, and has `more` in its configuration.
+    pub fn over_kafka_with(name: &str, broker: &str, topic: &str, partitions: usize, more: &str) -> Edge {
+        let edge = Edge { topic: topic.to_owned(), partitions, ..Edge::over_kafka(name, broker, topic) };
+        let bus = bus(broker, topic, partitions);
+        let admin = |index: usize| format!("admin: {{listen: \"127.0.0.1:{}\"}}\n", edge.admins[index]);
+        let inventory = "inventory: {file: inventory.yaml}\n";
+        edge.write("gateway.yaml", &format!("{bus}{}{inventory}{}{more}", admin(0), edge.doors()));
+        edge.write("processor.yaml", &format!("{bus}{}{COMMITS}", admin(1)));
+        edge
+    }
+
+    /// Starts the processor `name` of a group, which reaches the broker at `broker` and has `more` in its configuration. The port
+    /// of its metrics comes with it; name and port stay the same when it is started again.
+    pub fn member(&self, name: &str, broker: &str, more: &str) -> (Process, u16) {
+        let file = format!("{name}.yaml");
+        let mut ports = self.members.lock().expect("members");
+        let admin = *ports.entry(name.to_owned()).or_insert_with(free_port);
+        let text = format!(
+            "{}admin: {{listen: \"127.0.0.1:{admin}\"}}\nprocessor: {{instance: {name}, commit: {{interval: 1s, retry_max: 2s}}}}\n{more}",
+            bus(broker, &self.topic, self.partitions)
+        );
+        self.write(&file, &text);
+        (Process::start(name, self.dir(), &["processor", "--config", &file]), admin)
+    }
+
+    /// Where the gateway shows its metrics.
+    pub fn gateway_admin(&self) -> u16 {
+        self.admins[0]
+    }
+
+    /// Runs a tool with the configuration that knows bus and lake; its output.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        self.run_as(self.reader, arguments)
+    }
+
+    /// Runs a tool with a configuration; its output.
+    pub fn run_as(&self, config: &str, arguments: &[&str]) -> String {
+        run(self.dir(), &[arguments, &["--config", config]].concat())
+    }
+
+    /// The same where it must fail; what it said.
+    pub fn run_in_vain(&self, config: &str, arguments: &[&str]) -> String {
+        let arguments = [arguments, &["--config", config]].concat();
+        let command =
+            std::process::Command::new(super::site::binary()).args(&arguments).current_dir(self.dir()).output();
+        let out = command.expect("airan runs");
+        assert!(!out.status.success(), "{arguments:?} went well: {}", String::from_utf8_lossy(&out.stdout));
+        String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
     }
 
     /// Has the agent scrape `url` each second from the next start on.
@@ -74,7 +134,7 @@ impl Edge {
         format!("gateway: {{http: \"127.0.0.1:{}\", grpc: \"127.0.0.1:{}\", tick: 1s}}\n", self.http, free_port())
     }
 
-    fn write(&self, file: &str, text: &str) {
+    pub fn write(&self, file: &str, text: &str) {
         std::fs::write(self.folder.path().join(file), text).expect("the folder takes a file");
     }
 
@@ -190,18 +250,32 @@ impl Edge {
     ///
     /// Counters move while they are read, so each sum is waited for; what is lost or doubled never comes out even.
     pub async fn sums_add_up(&self) {
+        self.sums_of(&self.admins, 0).await;
+    }
+
+    /// The same over the processes that show their metrics at these ports, where `lost` rows went from the bus before they were
+    /// read.
+    pub async fn sums_of(&self, ports: &[u16], lost: i64) {
         until(&format!("the sums of {}", self.name), || async {
             let mut all = Sums::default();
-            for port in &self.admins {
+            for port in ports {
                 all.add(&Scrape::of(&format!("http://127.0.0.1:{port}/metrics")).await?);
             }
             let counts = RAW.iter().map(|table| format!("(SELECT count(*) FROM {table})")).collect::<Vec<_>>();
             let total = self.try_query(&format!("SELECT {} AS n", counts.join(" + ")))?[0]["n"].as_i64()?;
-            let is_whole = self.gateways.load(Ordering::Relaxed) > 1 || all.layers_are_even();
+            let is_whole = self.gateways.load(Ordering::Relaxed) > 1 || all.layers_are_even(lost as f64);
             (all.are_even() && is_whole && all.stored == total as f64 && total > 0).then_some(())
         })
         .await;
     }
+}
+
+/// A bus in a group that no other test's processors are in.
+fn bus(broker: &str, topic: &str, partitions: usize) -> String {
+    format!(
+        "bus:\n  type: kafka\n  brokers: \"{broker}\"\n  topic: {topic}\n  partitions: {partitions}\n  \
+         properties: {{group.id: group.{topic}}}\n"
+    )
 }
 
 /// Commits at once, and pipelines as they are shipped.
@@ -263,7 +337,7 @@ impl Sums {
     }
 
     /// What doors saw acknowledged is on the bus; what they do not know of may be.
-    fn layers_are_even(&self) -> bool {
-        (self.acknowledged..=self.acknowledged + self.unknown).contains(&self.appended)
+    fn layers_are_even(&self, lost: f64) -> bool {
+        (self.acknowledged..=self.acknowledged + self.unknown).contains(&(self.appended + lost))
     }
 }

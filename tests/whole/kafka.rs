@@ -6,9 +6,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use super::edge::Edge;
 use super::site::{now_micros, until};
+
+/// One test at a time has the broker: each restarts it, or measures how long something takes.
+pub static BROKER: Mutex<()> = Mutex::const_new(());
 
 /// The last second that rows are sent for. With a lateness of 10 s it closes every window that ends by second 50.
 const SECONDS: i64 = 60;
@@ -70,6 +74,7 @@ async fn kafka_gives_the_answer_of_the_local_log() {
         eprintln!("NOT TESTED: no AIRAN_KAFKA and AIRAN_KAFKA_SCRIPT; tests/kafka.sh starts a broker and sets them");
         return;
     };
+    let _alone = BROKER.lock().await;
     let topic = format!("airan.telemetry.test{}", now_micros());
     let kafka = Edge::over_kafka("kafka", &broker, &topic);
     let gateway = kafka.gateway();

@@ -84,6 +84,12 @@ impl Process {
         self.lines.lock().expect("lines").clone()
     }
 
+    /// Sends a signal by its name: `STOP` freezes the process, `CONT` lets it go on.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill").success());
+    }
+
     /// SIGKILL, and the wait for its end.
     pub fn kill(mut self) {
         self.child.kill().expect("kill");
