@@ -40,6 +40,8 @@ pub use remote_write::RemoteWrite;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
+mod mappings_tests;
+#[cfg(test)]
 mod samples_tests;
 #[cfg(test)]
 mod testing;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::testing::{check, context, refused, rows};
+use crate::testing::{check, context, has, one, refused, rows};
 use crate::{Decoded, TextFormat, otlp, prometheus};
 
 fn folder() -> Option<PathBuf> {
@@ -46,40 +46,33 @@ fn print(file: &str, decoded: &Decoded) {
     );
 }
 
-/// Every text file there is, with how many samples must fill columns.
-const TEXTS: &[(&str, u64)] = &[
-    ("accel-nvidia/dcgm_readme_sample.prom", 2),
-    ("accel-nvidia/dcgm_a100_mig_1g5gb.prom", 18),
-    ("accel-nvidia/linux-x86_64__nvidia-h100-80gb-hbm3__590.48.01__idle.metrics", 0),
-    ("accel-nvidia/linux-x86_64__nvidia-h100-80gb-hbm3__590.48.01__load.metrics", 0),
-    ("accel-nvidia/linux-x86_64__nvidia-geforce-rtx-4080-super__595.71.05__load.metrics", 0),
-    ("accel-other/amd_metrics_mini.prom", 0),
-    ("accel-other/furiosa_rngd_sample.prom", 0),
-    ("accel-other/furiosa_liveness_expected.prom", 0),
-    ("inference/vllm_metrics.prom", 163),
-    ("inference/vllm_llmprobe_small.prom", 3),
-    ("inference/triton_docs_sample.prom", 0),
-    ("timing-ptp/openshift_ptp_metrics.prom", 13),
-    ("prom-otlp/node_exporter_textfile_types.prom", 0),
-    ("prom-otlp/1histogram.om.txt", 0),
-    ("prom-otlp/telegraf_om_dovecot.txt", 0),
-    ("prom-otlp/telegraf_om_valid_histogram.txt", 0),
-];
+/// Text files with how many samples they have, how many fill columns and how many say "no value", made by hand from the files.
+/// `tests/text_counts.py` holds another parser to the first number.
+const COUNTS: &str = include_str!("../fixtures/counts.tsv");
 
-/// Scenario: each text file of the samples.
-/// Guarantees: every line that is a sample is counted once: sentinel, columns, `sample` or refused.
+/// Scenario: each text file of the samples and each fixture.
+/// Guarantees: every line that is a sample is counted once: sentinel, columns, `sample` or refused, and lands where a reader of
+/// the file says it must.
 #[test]
 fn text_files_add_up() {
-    let Some(folder) = folder() else { return };
-    for (file, columns) in TEXTS {
-        let decoded = scrape(&folder, file);
+    let samples = folder();
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut counted = 0;
+    for line in COUNTS.lines().filter(|line| !line.starts_with('#')) {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let numbers: Vec<u64> = fields[1..].iter().map(|number| number.parse().unwrap()).collect();
+        let file = fields[0];
+        let folder = if file.starts_with("fixtures/") { Some(fixtures) } else { samples.as_deref() };
+        let Some(folder) = folder else { continue };
+        let decoded = scrape(folder, file);
         print(file, &decoded);
         check(&decoded);
-        let text = std::fs::read_to_string(folder.join(file)).unwrap();
-        let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')).count();
-        assert_eq!((decoded.tally.samples, decoded.tally.refused), (lines as u64, 0), "{file}");
-        assert_eq!(decoded.tally.columns, *columns, "{file}");
+        let tally = &decoded.tally;
+        assert_eq!([tally.samples, tally.columns, tally.sentinels], numbers[..], "{file}");
+        assert_eq!(tally.refused, 0, "{file}");
+        counted += 1;
     }
+    assert!(counted >= 11, "{counted} files");
 }
 
 /// Scenario: each OTLP file of the samples; the logs are no metrics.
@@ -101,7 +94,7 @@ fn otlp_files_add_up() {
         assert_eq!(decoded.tally.samples, points, "{file}");
         assert_eq!((refused(&decoded), decoded.tally.sample_rows), (vec![], points), "{file}");
         if file.ends_with("otlp_example_metrics.json") {
-            let exponential = of(&decoded, "sample", |row| row["name"] == "my.exponential.histogram");
+            let exponential = one(&decoded, "sample", |row| row["name"] == "my.exponential.histogram");
             // By hand: scale 0, one zero, and two values in bucket 2, which is from 4 to 8.
             let expected = json!({"bounds": [0.0, 4.0, 8.0], "counts": [1, 0, 2, 0], "sum": 10.0, "count": 3});
             assert_eq!(exponential["histogram"], expected);
@@ -124,19 +117,13 @@ fn count_points(value: &Value) -> u64 {
     }
 }
 
-fn of(decoded: &Decoded, stream: &str, is: impl Fn(&serde_json::Map<String, Value>) -> bool) -> Value {
-    let mut found: Vec<_> = rows(decoded, stream).into_iter().filter(|row| is(row)).collect();
-    assert_eq!(found.len(), 1, "{found:?}");
-    Value::Object(found.remove(0))
-}
-
 /// Scenario: an A100 with one MIG slice, from NVIDIA's documentation.
 /// Guarantees: slice and parent apart; MiB as bytes, mJ as joules, MHz as hertz.
 #[test]
 fn a_gpu_and_its_slice_as_nvidia_documents_them() {
     let Some(folder) = folder() else { return };
     let decoded = scrape(&folder, "accel-nvidia/dcgm_a100_mig_1g5gb.prom");
-    let parent = of(&decoded, "accelerator", |row| !row.contains_key("slice"));
+    let parent = one(&decoded, "accelerator", |row| !row.contains_key("slice"));
     for (column, value) in [
         ("node", json!("ub20-a100-k8s")),
         ("device", json!("GPU-34319582-d595-d1c7-d1d2-179bcfa61660")),
@@ -152,7 +139,7 @@ fn a_gpu_and_its_slice_as_nvidia_documents_them() {
     ] {
         assert_eq!(parent[column], value, "{column}");
     }
-    let slice = of(&decoded, "accelerator", |row| row.contains_key("slice"));
+    let slice = one(&decoded, "accelerator", |row| row.contains_key("slice"));
     for (column, value) in [
         ("slice", json!("13")),
         ("slice_profile", json!("1g.5gb")),
@@ -174,7 +161,7 @@ fn a_sentinel_is_null_and_never_a_value() {
     let Some(folder) = folder() else { return };
     let decoded = scrape(&folder, "accel-nvidia/dcgm_readme_sample.prom");
     assert_eq!(decoded.tally.sentinels, 1);
-    let gpu = of(&decoded, "accelerator", |_| true);
+    let gpu = one(&decoded, "accelerator", |_| true);
     assert_eq!((&gpu["sm_clock_hertz"], &gpu["memory_clock_hertz"]), (&json!(1.39e8), &json!(4.05e8)));
     assert!(gpu.get("memory_temperature_celsius").is_none());
 }
@@ -186,7 +173,7 @@ fn a_sentinel_is_null_and_never_a_value() {
 fn histograms_of_a_model_server() {
     let Some(folder) = folder() else { return };
     let decoded = scrape(&folder, "inference/vllm_metrics.prom");
-    let server = of(&decoded, "inference", |_| true);
+    let server = one(&decoded, "inference", |_| true);
     assert_eq!(server["model"], "facebook/opt-125m");
     let first = &server["time_to_first_token_seconds"];
     assert_eq!(
@@ -204,7 +191,7 @@ fn histograms_of_a_model_server() {
 fn nanoseconds_of_a_clock_become_seconds() {
     let Some(folder) = folder() else { return };
     let decoded = scrape(&folder, "timing-ptp/openshift_ptp_metrics.prom");
-    let clock = of(&decoded, "timing", |row| row.get("reference") == Some(&json!("master")));
+    let clock = one(&decoded, "timing", |row| row.get("reference") == Some(&json!("master")));
     for (column, value) in [
         ("node", json!("NODE_NAME")),
         ("process", json!("ptp4l")),
@@ -216,11 +203,122 @@ fn nanoseconds_of_a_clock_become_seconds() {
     ] {
         assert_eq!(clock[column], value, "{column}");
     }
-    let thresholds = of(&decoded, "timing", |row| row.get("profile") == Some(&json!("test-slave")));
+    let thresholds = one(&decoded, "timing", |row| row.get("profile") == Some(&json!("test-slave")));
     assert_eq!(thresholds["max_offset_threshold_seconds"], 1e-7);
     assert_eq!(thresholds["holdover_timeout_seconds"], 5.0);
-    let role = of(&decoded, "timing", |row| row.get("interface_role").is_some());
+    let role = one(&decoded, "timing", |row| row.get("interface_role").is_some());
     assert_eq!(role["interface_role"], "slave");
+}
+
+/// Scenario: an H100 under load, as nvidia_gpu_exporter reports it.
+/// Guarantees: one row with the device's identity; ratios and base units as they are; counts and modes of the driver; nothing of
+/// single processes in it.
+#[test]
+fn a_gpu_as_nvidia_smi_reports_it() {
+    let Some(folder) = folder() else { return };
+    let file = "accel-nvidia/linux-x86_64__nvidia-h100-80gb-hbm3__590.48.01__load.metrics";
+    let decoded = scrape(&folder, file);
+    let gpu = one(&decoded, "accelerator", |_| true);
+    has(
+        &gpu,
+        &json!({
+            "device": "00000000-0000-0000-0000-000000000000", "slice": null, "present": 1, "model": "NVIDIA H100 80GB HBM3",
+            "driver_version": "590.48.01", "pci_bus_id": "00000000:00:09.0", "device_index": "0",
+            "utilization": 1.0, "memory_copy_utilization": 0.11, "decoder_utilization": 0.0,
+            "memory_used_bytes": 20_780_679_168.0, "memory_free_bytes": 64_238_911_488.0, "memory_reserved_bytes": 502_267_904.0,
+            "memory_total_bytes": 85_520_809_984.0,
+            "power_watts": 631.95, "power_average_watts": 631.95, "power_instant_watts": 625.68, "power_limit_watts": 700.0,
+            "power_limit_min_watts": 200.0, "sm_clock_hertz": 1.98e9, "memory_clock_hertz": 2.619e9, "video_clock_hertz": 1.545e9,
+            "temperature_celsius": 59.0, "memory_temperature_celsius": 54.0, "temperature_margin_celsius": 26.0,
+            "performance_state": 0, "pcie_link_generation": 5, "pcie_link_width": 16, "throttle_reasons": 0,
+            "power_throttle_seconds": 0.0, "ecc_single_bit_errors": 0.0, "row_remap_failure": 0, "mig_mode": 0, "ecc_mode": 1,
+            "compute_processes": 3.0, "energy_joules": null, "fan_ratio": null,
+        }),
+    );
+    let processes =
+        rows(&decoded, "sample").into_iter().filter(|row| row["name"] == "nvidia_smi_compute_app_used_memory_bytes");
+    assert_eq!(processes.count(), 3);
+}
+
+/// Scenario: a consumer GPU without ECC, MIG and memory sensor; its exporter reads its model as the number 4080.
+/// Guarantees: what `nvidia-smi` does not support has no sample and stays null; the model is the label, never that number.
+#[test]
+fn what_nvidia_smi_does_not_support_is_null() {
+    let Some(folder) = folder() else { return };
+    let file = "accel-nvidia/linux-x86_64__nvidia-geforce-rtx-4080-super__595.71.05__load.metrics";
+    let decoded = scrape(&folder, file);
+    let gpu = one(&decoded, "accelerator", |_| true);
+    has(
+        &gpu,
+        &json!({
+            "model": "NVIDIA GeForce RTX 4080 SUPER", "memory_temperature_celsius": null, "ecc_single_bit_errors": null,
+            "mig_mode": null, "fan_ratio": 0.0, "utilization": 0.07, "encoder_utilization": 0.72, "encoder_sessions": 2.0,
+            "encoder_frames_per_second": 184.0, "encoder_latency_seconds": 0.062844, "power_watts": 84.24,
+        }),
+    );
+    assert_eq!(one(&decoded, "sample", |row| row["name"] == "nvidia_smi_name")["value"], 4080.0);
+}
+
+/// Scenario: the exporter's own small sample, of a version with labels in upper case and names since given up.
+/// Guarantees: percent as ratio; MB are 10^6 bytes; two names of one power give one value.
+#[test]
+fn an_amd_gpu_by_its_older_names() {
+    let Some(folder) = folder() else { return };
+    let decoded = scrape(&folder, "accel-other/amd_metrics_mini.prom");
+    let gpu = one(&decoded, "accelerator", |_| true);
+    has(
+        &gpu,
+        &json!({
+            "device": "6699c0a8-4200-4242-037f-f97e6cae0f09", "slice": null, "power_watts": 41.0, "utilization": 0.0,
+            "memory_total_bytes": 68_702_000_000.0, "attributes": {"SERIAL_NUMBER": "692247001282"},
+        }),
+    );
+}
+
+/// Scenario: a Furiosa RNGD, its device metrics labelled `core="0-7"` and its core metrics `core="3"`; the file holds three scrapes,
+/// so temperatures come thrice.
+/// Guarantees: one row of the device and one of each core; percent, MHz and watts converted; what is there already goes to `sample`.
+#[test]
+fn a_furiosa_device_and_its_cores_are_told_apart() {
+    let Some(folder) = folder() else { return };
+    let decoded = scrape(&folder, "accel-other/furiosa_rngd_sample.prom");
+    assert_eq!((rows(&decoded, "accelerator").len(), decoded.tally.sample_rows), (9, 4));
+    let device = one(&decoded, "accelerator", |row| !row.contains_key("core"));
+    has(
+        &device,
+        &json!({
+            "node": "cntk002", "device": "09512C86-0702-4303-8F40-474746474A40", "model": "rngd", "device_index": "npu0",
+            "healthy": 1, "temperature_celsius": 67.756, "board_temperature_celsius": 52.0, "power_watts": 50.0,
+            "owner_pod": "furiosa", "driver_version": "2025.1.0+f09a8d8", "utilization": null,
+        }),
+    );
+    let core = one(&decoded, "accelerator", |row| row.get("core") == Some(&json!("3")));
+    has(
+        &core,
+        &json!({
+            "sm_clock_hertz": 1.75e9, "core_cycles": 17_242_541_456.0, "core_busy_cycles": 5_686_392_711.0,
+            "power_watts": null,
+        }),
+    );
+    assert!((core["utilization"].as_f64().unwrap() - 0.9968363645361265).abs() < 1e-15);
+}
+
+/// Scenario: Triton's documentation, which prints a histogram's buckets without `_bucket` and a summary.
+/// Guarantees: the lines stay whole in `sample`; no bucket is taken for a value; microseconds as seconds.
+#[test]
+fn buckets_without_their_suffix_are_never_taken_for_values() {
+    let Some(folder) = folder() else { return };
+    let decoded = scrape(&folder, "inference/triton_docs_sample.prom");
+    let model = one(&decoded, "inference", |_| true);
+    has(
+        &model,
+        &json!({
+            "model": "my_model", "engine": "1", "requests_succeeded": 161.0, "queue_seconds": 0.01111,
+            "time_to_first_token_seconds": null,
+        }),
+    );
+    let buckets = rows(&decoded, "sample").into_iter().filter(|row| row["attributes"].get("le").is_some());
+    assert_eq!(buckets.map(|row| row["value"].as_f64().unwrap()).collect::<Vec<_>>(), [8.0, 30.0, 36.0, 37.0, 37.0]);
 }
 
 /// Scenario: a scrape of client_golang whose histogram observed negative values: its sum is below 0. Prometheus takes it.

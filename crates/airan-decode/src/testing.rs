@@ -51,6 +51,26 @@ pub(crate) fn row(decoded: &Decoded, stream: &str) -> Map<String, Value> {
     rows.into_iter().next().unwrap()
 }
 
+/// The one row of a stream that is as wanted.
+pub(crate) fn one(decoded: &Decoded, stream: &str, is: impl Fn(&Map<String, Value>) -> bool) -> Map<String, Value> {
+    let mut found: Vec<_> = rows(decoded, stream).into_iter().filter(|row| is(row)).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+/// That a row has these values, and nothing in the columns given as null.
+pub(crate) fn has(row: &Map<String, Value>, values: &Value) {
+    for (column, value) in values.as_object().unwrap() {
+        assert_eq!(row.get(column).unwrap_or(&Value::Null), value, "{column} of {row:?}");
+    }
+}
+
+/// A file of this crate's `fixtures`.
+pub(crate) fn fixture(name: &str) -> Vec<u8> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
 /// Counts by reason, in the order they occurred.
 pub(crate) fn refused(decoded: &Decoded) -> Vec<(Reason, u64)> {
     decoded.refused.iter().map(|refused| (refused.reason, refused.count)).collect()

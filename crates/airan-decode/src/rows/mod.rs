@@ -12,7 +12,7 @@ mod plan;
 mod sample;
 pub(crate) mod table;
 
-use airan_model::catalog::{ColumnType, Kind, MetricMapping};
+use airan_model::catalog::{ANY_OTHER, ColumnType, Kind, MetricMapping, Target};
 use airan_model::reject::Reason;
 use airan_model::time::{Micros, SECOND};
 
@@ -258,7 +258,13 @@ impl<'a> Rows<'a> {
     /// Puts a value where the first target whose conditions are met says.
     fn land(&mut self, plan: &Plan<'a>, point: &Point<'_>, value: SampleValue<'_>, lines: u64) -> End {
         let labels = Labels { own: point.labels, shared: point.shared };
-        let Some(target) = plan.targets.iter().find(|target| target.is_met(labels)) else { return End::Elsewhere };
+        let size = match value {
+            SampleValue::Number(number) => Some(number.as_f64()),
+            SampleValue::Histogram(_) => None,
+        };
+        let Some(target) = plan.targets.iter().find(|target| target.is_met(labels, size)) else {
+            return End::Elsewhere;
+        };
         let column = &target.target.stream.columns[target.target.column];
         let rises = matches!(column.kind, Kind::Counter | Kind::Histogram);
         if point.is_delta && !rises {
@@ -385,13 +391,22 @@ fn fit<'v>(number: Number<'_>, target: &TargetPlan<'v>, ty: ColumnType, scratch:
             let value = target.scale.apply(number.as_f64());
             value.is_finite().then_some(Value::Float(value))
         }
+        ColumnType::Int if target.target.values.is_some() => {
+            number.shortest(scratch);
+            named(target.target, scratch)?.parse().ok().map(Value::Int)
+        }
         ColumnType::Int if target.scale == Scale::One => number.as_i64().map(Value::Int),
         ColumnType::Int => Number::Float(target.scale.apply(number.as_f64())).as_i64().map(Value::Int),
         ColumnType::Text => {
             number.shortest(scratch);
-            let named = target.target.values.as_ref().and_then(|values| values.get(scratch.as_str()));
-            named.map(|text| Value::Text(text))
+            named(target.target, scratch).map(Value::Text)
         }
         ColumnType::Histogram => None,
     }
+}
+
+/// What the target's values say for a number.
+fn named<'v>(target: &'v Target, number: &str) -> Option<&'v str> {
+    let values = target.values.as_ref()?;
+    values.get(number).or_else(|| values.get(ANY_OTHER)).map(String::as_str)
 }

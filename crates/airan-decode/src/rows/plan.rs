@@ -71,6 +71,8 @@ pub(crate) struct TargetPlan<'c> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum From<'c> {
     Label(usize),
+    /// The label, unless its value is one of these.
+    LabelUnless(usize, &'c [String]),
     Constant(&'c str),
     Nothing,
 }
@@ -102,6 +104,10 @@ impl<'c> Plan<'c> {
         }
         let node = mapping.and_then(|mapping| first_of(&mapping.source.node, &names, &kept));
         let mut plan = Plan { names, own, dropped, has_twins, node, kept, targets: Vec::new() };
+        let mapping = mapping.filter(|mapping| {
+            let needed = &mapping.source.needs_one_of;
+            needed.is_empty() || first_of(needed, &plan.names, &plan.kept).is_some()
+        });
         if let Some(mapping) = mapping {
             let scoped = plan.names.len() - scope;
             plan.targets = mapping
@@ -128,6 +134,9 @@ impl<'c> Plan<'c> {
         declared: &str,
         scoped: usize,
     ) -> Option<TargetPlan<'c>> {
+        if target.without.iter().any(|label| self.names.iter().any(|name| **name == **label)) {
+            return None;
+        }
         let mut free = self.kept.clone();
         let mut conditions = Vec::with_capacity(target.when.len());
         for (name, value) in &target.when {
@@ -148,8 +157,10 @@ impl<'c> Plan<'c> {
             let label = from.and_then(|from| first_of(&from.labels, &self.names, &free));
             free.retain(|at| Some(*at) != label);
             named += usize::from(from.is_some());
+            let absent = from.map(|from| from.absent.as_slice()).unwrap_or_default();
             entity.push(match (label, from.and_then(|from| from.constant.as_deref())) {
-                (Some(label), _) => From::Label(label),
+                (Some(label), _) if absent.is_empty() => From::Label(label),
+                (Some(label), _) => From::LabelUnless(label, absent),
                 (None, Some(constant)) => From::Constant(constant),
                 (None, None) => From::Nothing,
             });
@@ -181,9 +192,10 @@ impl<'c> Plan<'c> {
 }
 
 impl<'c> TargetPlan<'c> {
-    /// Whether the sample's labels meet the conditions.
-    pub(crate) fn is_met(&self, labels: Labels<'_>) -> bool {
-        self.conditions.iter().all(|(at, value)| *labels.at(*at).value == **value)
+    /// Whether the sample's labels meet the conditions, and its value where it is a number.
+    pub(crate) fn is_met(&self, labels: Labels<'_>, value: Option<f64>) -> bool {
+        value.is_none_or(|value| self.target.takes(value))
+            && self.conditions.iter().all(|(at, value)| *labels.at(*at).value == **value)
     }
 
     /// The value of an entity column.
@@ -193,6 +205,9 @@ impl<'c> TargetPlan<'c> {
     {
         match self.entity[column] {
             From::Label(at) => Some(&labels.at(at).value),
+            From::LabelUnless(at, absent) => {
+                Some(&*labels.at(at).value).filter(|value| absent.iter().all(|absent| **absent != **value))
+            }
             From::Constant(value) => Some(value),
             From::Nothing => None,
         }

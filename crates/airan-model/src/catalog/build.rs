@@ -1,5 +1,6 @@
 //! From the catalog's files to a [`Catalog`], refusing whatever contradicts itself.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -35,7 +36,10 @@ pub(super) fn build(files: Vec<(String, String)>) -> Result<Catalog, CatalogErro
             sources.add(file, &text.name)?;
             let source = Arc::new(source(file, text, &catalog)?);
             for metric in &text.metrics {
-                add_metric(file, metric, &source, &mut catalog, &mut mapped)?;
+                add_metric(file, "", metric, &source, &mut catalog, &mut mapped)?;
+                for prefix in &text.also_prefixed {
+                    add_metric(file, prefix, metric, &source, &mut catalog, &mut mapped)?;
+                }
             }
             catalog.sources.push(source);
         }
@@ -250,8 +254,13 @@ fn source(file: &str, text: &SourceText, catalog: &Catalog) -> Result<MappingSou
             let known = stream.entity.iter().map(|entity| entity.name.as_str());
             refuse(file, &from.column, unknown_column(&stream.name, name, known))
         })?;
-        let (labels, constant) = (from.from.clone(), from.constant.clone());
-        entity.push(EntitySource { stream: Arc::clone(&stream.name), column, labels, constant });
+        entity.push(EntitySource {
+            stream: Arc::clone(&stream.name),
+            column,
+            labels: from.from.clone(),
+            constant: from.constant.clone(),
+            absent: from.absent.clone(),
+        });
     }
     let mut columns = Vec::new();
     for label in &text.columns {
@@ -272,6 +281,7 @@ fn source(file: &str, text: &SourceText, catalog: &Catalog) -> Result<MappingSou
         name: text.name.value.clone(),
         meaning: text.meaning.clone(),
         entity,
+        needs_one_of: text.needs_one_of.clone(),
         node: text.node.clone(),
         columns,
         ignore: text.ignore.clone(),
@@ -279,42 +289,71 @@ fn source(file: &str, text: &SourceText, catalog: &Catalog) -> Result<MappingSou
     })
 }
 
-type When = Vec<(String, String)>;
+/// What a sample must be to land on a target.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Conditions {
+    when: Vec<(String, String)>,
+    without: Vec<String>,
+    // `at_least` and `below`, by their bits.
+    bounds: [Option<u64>; 2],
+}
+
+impl Conditions {
+    fn of(target: &Target) -> Conditions {
+        Conditions {
+            when: target.when.clone(),
+            without: target.without.clone(),
+            bounds: [target.at_least, target.below].map(|bound| bound.map(f64::to_bits)),
+        }
+    }
+
+    /// Whether every sample meets them.
+    fn is_none(&self) -> bool {
+        self.when.is_empty() && self.without.is_empty() && self.bounds == [None, None]
+    }
+}
+
+/// What may be filled once: prefix, source, stream, column and conditions.
+type CellOf = (String, String, String, usize, Conditions);
 
 /// What is mapped already, to find two for one.
 #[derive(Default)]
 struct Mapped {
     // By foreign name: where each of its conditions stands.
-    conditions: HashMap<String, Vec<(When, Place)>>,
-    // By source, stream, column and condition: the foreign name and where it stands.
-    filled: HashMap<(String, String, usize, When), (String, Place)>,
+    conditions: HashMap<String, Vec<(Conditions, Place)>>,
+    // The foreign name that fills a cell, and where it stands.
+    filled: HashMap<CellOf, (String, Place)>,
 }
 
+/// Adds a metric under its name with a prefix, mostly an empty one.
 fn add_metric(
     file: &str,
+    prefix: &str,
     text: &MetricText,
     source: &Arc<MappingSource>,
     catalog: &mut Catalog,
     mapped: &mut Mapped,
 ) -> Result<(), CatalogError> {
-    let name = &text.name.value;
+    let name = &format!("{prefix}{}", text.name.value);
     let place = Place::of(file, &text.name);
     let target = target(file, text, catalog)?;
+    let conditions = Conditions::of(&target);
 
     let earlier = mapped.conditions.entry(name.clone()).or_default();
     let other_source = catalog.metrics.get(name).is_some_and(|mapping| mapping.source.name != source.name);
-    let same = earlier.iter().find(|(when, _)| other_source || *when == target.when);
+    let same = earlier.iter().find(|(before, _)| other_source || *before == conditions);
     if let Some((_, first)) = same {
         let problem = Problem::Duplicate { what: "metric", name: name.clone(), first: first.clone() };
         return Err(refuse(file, &text.name, problem));
     }
-    if let Some((_, first)) = earlier.iter().find(|(when, _)| when.is_empty()) {
+    if let Some((_, first)) = earlier.iter().find(|(before, _)| before.is_none()) {
         return Err(refuse(file, &text.name, Problem::Unreachable { metric: name.clone(), first: first.clone() }));
     }
-    earlier.push((target.when.clone(), place.clone()));
+    earlier.push((conditions.clone(), place.clone()));
 
     if target.combine == Combine::Only {
-        let cell = (source.name.clone(), target.stream.name.to_string(), target.column, target.when.clone());
+        let stream = target.stream.name.to_string();
+        let cell = (prefix.to_owned(), source.name.clone(), stream, target.column, conditions);
         if let Some((other, first)) = mapped.filled.insert(cell, (name.clone(), place)) {
             return Err(refuse(file, &text.name, Problem::TwoMetrics { metric: name.clone(), other, first }));
         }
@@ -349,13 +388,26 @@ fn target(file: &str, text: &MetricText, catalog: &Catalog) -> Result<Target, Ca
             None => return Err(refuse(file, unit, unknown_unit(&unit.value))),
         },
     };
-    if text.values.is_some() != (column.ty == ColumnType::Text) {
+    let values_fit = match (&text.values, column.ty) {
+        (values, ColumnType::Text) => values.is_some(),
+        (Some(values), ColumnType::Int) => scale == 1.0 && values.values().all(|value| value.parse::<i64>().is_ok()),
+        (values, _) => values.is_none(),
+    };
+    if !values_fit {
         return Err(refuse(file, &text.name, Problem::Values));
+    }
+    let (least, below) = (text.at_least.unwrap_or(f64::NEG_INFINITY), text.below.unwrap_or(f64::INFINITY));
+    let is_bounded = text.at_least.is_some() || text.below.is_some();
+    if !matches!(least.partial_cmp(&below), Some(Ordering::Less)) || is_bounded && column.ty == ColumnType::Histogram {
+        return Err(refuse(file, &text.name, Problem::Bounds));
     }
     Ok(Target {
         stream: Arc::clone(stream),
         column: index,
         when: text.when.clone().into_iter().collect(),
+        without: text.without.iter().cloned().collect(),
+        at_least: text.at_least,
+        below: text.below,
         scale,
         combine: match text.combine {
             None => Combine::Only,

@@ -82,11 +82,19 @@ fn a_wrong_mapping_is_refused_with_its_place() {
         ),
         (
             &["{name: a, to: accelerator.clock_state}"],
-            "m.yaml:5:16: `values` go with a text column, and a text column needs them",
+            "m.yaml:5:16: a text column needs `values`; an int column may have whole numbers as `values`, others none",
         ),
         (
             &["{name: a, to: accelerator.utilization, unit: ratio, values: {'0': idle}}"],
-            "m.yaml:5:16: `values` go with a text column, and a text column needs them",
+            "m.yaml:5:16: a text column needs `values`; an int column may have whole numbers as `values`, others none",
+        ),
+        (
+            &["{name: a, to: accelerator.errors, at_least: 5, below: 5}"],
+            "m.yaml:5:16: no value lands here: `at_least` must be below `below`, and neither goes with a histogram",
+        ),
+        (
+            &["{name: a, to: accelerator.errors, below: 5}", "{name: a, to: accelerator.errors, below: 5}"],
+            "m.yaml:6:16: metric `a` stands already at m.yaml:5:16",
         ),
     ] {
         assert_eq!(refused(&metrics(lines)), expected);
@@ -220,4 +228,32 @@ fn the_shipped_folder_and_the_compiled_catalog_are_the_same() {
     assert_eq!(streams, compiled);
     let names = |c: &Catalog| c.metrics().iter().map(|m| (m.name.clone(), m.targets.len())).collect::<Vec<_>>();
     assert_eq!(names(&loaded), names(&builtin));
+}
+
+/// Scenario: one name in two units by the size of its value, one that must not have a label, and both with a prefix as well.
+/// Guarantees: each is a target of its own; the last, without conditions, takes the rest; the prefixed name is like the plain one.
+#[test]
+fn targets_are_told_apart_by_value_by_absent_labels_and_by_prefix() {
+    let mapping = "sources:
+  - name: x
+    meaning: x
+    also_prefixed: [p_]
+    needs_one_of: [uuid]
+    metrics:
+      - {name: a, to: accelerator.energy_joules, unit: joules, below: 1000}
+      - {name: a, to: accelerator.energy_joules, unit: microjoules, at_least: 1000}
+      - {name: b, to: accelerator.errors, without: [core]}
+      - {name: b, to: accelerator.utilization, unit: ratio}
+";
+    let catalog = built(&[("s.yaml", STREAM), ("m.yaml", mapping)]).unwrap();
+    for name in ["a", "p_a"] {
+        let targets = &catalog.metric(name).unwrap().targets;
+        let scales = |value: f64| targets.iter().filter(|t| t.takes(value)).map(|t| t.scale).collect::<Vec<_>>();
+        assert_eq!(scales(999.0), [1.0], "{name}");
+        assert_eq!(scales(1000.0), [1e-6], "{name}");
+    }
+    let b = catalog.metric("p_b").unwrap();
+    let without: Vec<&[String]> = b.targets.iter().map(|target| target.without.as_slice()).collect();
+    assert_eq!(without, [&["core".to_owned()][..], &[]]);
+    assert_eq!(b.source.needs_one_of, ["uuid"]);
 }

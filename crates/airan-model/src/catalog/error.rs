@@ -152,9 +152,12 @@ pub enum Problem {
         /// The target that takes everything.
         first: Place,
     },
-    /// Text needs names for numbers, and nothing else may have them.
-    #[error("`values` go with a text column, and a text column needs them")]
+    /// Text needs names for numbers; int may have other numbers for them, without a unit that converts.
+    #[error("a text column needs `values`; an int column may have whole numbers as `values`, others none")]
     Values,
+    /// Bounds no number is between, or bounds of a histogram.
+    #[error("no value lands here: `at_least` must be below `below`, and neither goes with a histogram")]
+    Bounds,
     /// A field class that holds no word.
     #[error("`{0}` names no field")]
     NoField(String),

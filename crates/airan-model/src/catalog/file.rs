@@ -20,12 +20,18 @@
 //!     sentinels: [9223372036854775794]
 //!     metrics:
 //!       - {name: DCGM_FI_DEV_GPU_UTIL, to: accelerator.utilization, unit: percent}
+//!       - {name: DCGM_FI_PROF_PCIE_TX_BYTES, to: accelerator.pcie_tx_bytes, unit: bytes, when: {__type__: counter}}
 //! drop_fields: [imsi, ue_id]
 //! ```
 //!
 //! A stream may stand in several files: the first describes it, others add columns.
+//!
+//! A metric may stand in several lines; a sample lands on the first whose conditions it meets, else in `sample`. Conditions are
+//! labels it must have (`when`), labels it must not have (`without`), and its value before scaling (`at_least`, `below`), for
+//! exporters whose releases send one name in two units. A source may want one of some labels of every sample (`needs_one_of`),
+//! where its names are so common that others use them too, and know each of its names with a prefix as well (`also_prefixed`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -101,6 +107,10 @@ pub(super) struct SourceText {
     #[serde(default)]
     pub(super) entity: Vec<FromText>,
     #[serde(default)]
+    pub(super) also_prefixed: Vec<String>,
+    #[serde(default)]
+    pub(super) needs_one_of: Vec<String>,
+    #[serde(default)]
     pub(super) node: Vec<String>,
     #[serde(default)]
     pub(super) columns: Vec<LabelText>,
@@ -119,6 +129,8 @@ pub(super) struct FromText {
     #[serde(default)]
     pub(super) from: Vec<String>,
     pub(super) constant: Option<String>,
+    #[serde(default)]
+    pub(super) absent: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -136,6 +148,10 @@ pub(super) struct MetricText {
     pub(super) unit: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) when: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) without: BTreeSet<String>,
+    pub(super) at_least: Option<f64>,
+    pub(super) below: Option<f64>,
     pub(super) combine: Option<CombineText>,
     pub(super) values: Option<BTreeMap<String, String>>,
 }

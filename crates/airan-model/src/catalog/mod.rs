@@ -26,6 +26,9 @@ pub use stream::{Column, ColumnType, EntityColumn, Kind, Stream};
 /// is never stored.
 pub const TYPE_LABEL: &str = "__type__";
 
+/// In a target's values: every number that is not named.
+pub const ANY_OTHER: &str = "*";
+
 /// The files of `config/catalog`, as built in.
 const BUILTIN: &[(&str, &str)] = &[
     ("config/catalog/accelerator.yaml", include_str!("../../../../config/catalog/accelerator.yaml")),
@@ -33,6 +36,10 @@ const BUILTIN: &[(&str, &str)] = &[
     ("config/catalog/timing.yaml", include_str!("../../../../config/catalog/timing.yaml")),
     ("config/catalog/link.yaml", include_str!("../../../../config/catalog/link.yaml")),
     ("config/catalog/host.yaml", include_str!("../../../../config/catalog/host.yaml")),
+    ("config/catalog/cell.yaml", include_str!("../../../../config/catalog/cell.yaml")),
+    ("config/catalog/fronthaul.yaml", include_str!("../../../../config/catalog/fronthaul.yaml")),
+    ("config/catalog/event.yaml", include_str!("../../../../config/catalog/event.yaml")),
+    ("config/catalog/container.yaml", include_str!("../../../../config/catalog/container.yaml")),
     ("config/catalog/sample.yaml", include_str!("../../../../config/catalog/sample.yaml")),
     ("config/catalog/field_classes.yaml", include_str!("../../../../config/catalog/field_classes.yaml")),
     ("config/catalog/map_dcgm_exporter.yaml", include_str!("../../../../config/catalog/map_dcgm_exporter.yaml")),
@@ -41,6 +48,21 @@ const BUILTIN: &[(&str, &str)] = &[
     ("config/catalog/map_node_exporter.yaml", include_str!("../../../../config/catalog/map_node_exporter.yaml")),
     ("config/catalog/map_otel_hw.yaml", include_str!("../../../../config/catalog/map_otel_hw.yaml")),
     ("config/catalog/map_otel_system.yaml", include_str!("../../../../config/catalog/map_otel_system.yaml")),
+    (
+        "config/catalog/map_nvidia_gpu_exporter.yaml",
+        include_str!("../../../../config/catalog/map_nvidia_gpu_exporter.yaml"),
+    ),
+    ("config/catalog/map_amd_exporter.yaml", include_str!("../../../../config/catalog/map_amd_exporter.yaml")),
+    ("config/catalog/map_furiosa.yaml", include_str!("../../../../config/catalog/map_furiosa.yaml")),
+    ("config/catalog/map_rebellions.yaml", include_str!("../../../../config/catalog/map_rebellions.yaml")),
+    ("config/catalog/map_gaudi.yaml", include_str!("../../../../config/catalog/map_gaudi.yaml")),
+    ("config/catalog/map_sambanova.yaml", include_str!("../../../../config/catalog/map_sambanova.yaml")),
+    ("config/catalog/map_nim.yaml", include_str!("../../../../config/catalog/map_nim.yaml")),
+    ("config/catalog/map_triton.yaml", include_str!("../../../../config/catalog/map_triton.yaml")),
+    ("config/catalog/map_sglang.yaml", include_str!("../../../../config/catalog/map_sglang.yaml")),
+    ("config/catalog/map_aerial.yaml", include_str!("../../../../config/catalog/map_aerial.yaml")),
+    ("config/catalog/map_otel_gen_ai.yaml", include_str!("../../../../config/catalog/map_otel_gen_ai.yaml")),
+    ("config/catalog/map_cadvisor.yaml", include_str!("../../../../config/catalog/map_cadvisor.yaml")),
 ];
 
 /// Streams, mappings and field classes.
@@ -86,13 +108,27 @@ pub struct Target {
     pub column: usize,
     /// Labels (or [`TYPE_LABEL`]) and the values they must all have. These labels are then used up: they are not kept.
     pub when: Vec<(String, String)>,
+    /// Labels the sample must not have.
+    pub without: Vec<String>,
+    /// Smallest foreign value that lands here, before scaling.
+    pub at_least: Option<f64>,
+    /// The foreign value, before scaling, must be below this.
+    pub below: Option<f64>,
     /// Foreign value × scale = value in the column's unit. For a histogram: of bounds and sum.
     pub scale: f64,
     /// What a second sample for the same cell does.
     pub combine: Combine,
     /// Names for numbers, for a text column: the number as its shortest decimal text (`0`, `1`, `-1`) and the text to store.
-    /// A number without a name goes to `sample`.
+    /// For an int column, other numbers for them. [`ANY_OTHER`] stands for all numbers not named; without it they go to
+    /// `sample`.
     pub values: Option<HashMap<String, String>>,
+}
+
+impl Target {
+    /// Whether the target wants numbers of this size, before scaling.
+    pub fn takes(&self, value: f64) -> bool {
+        self.at_least.is_none_or(|least| value >= least) && self.below.is_none_or(|most| value < most)
+    }
 }
 
 /// What is common to all metrics of one exporter.
@@ -104,6 +140,8 @@ pub struct MappingSource {
     pub meaning: String,
     /// Where entity columns come from. Those of a stream that are not named here stay null.
     pub entity: Vec<EntitySource>,
+    /// Labels of which a sample must have one, else it goes to `sample`; empty: none is needed.
+    pub needs_one_of: Vec<String>,
     /// Labels that name the node; the first present and not empty wins, else the sender's.
     pub node: Vec<String>,
     /// Labels kept as text columns, where the target's stream has a text column of that name.
@@ -132,6 +170,8 @@ pub struct EntitySource {
     pub labels: Vec<String>,
     /// The value where no label gives one; null without it.
     pub constant: Option<String>,
+    /// Values of these labels that say "nobody": they become null.
+    pub absent: Vec<String>,
 }
 
 impl Catalog {
