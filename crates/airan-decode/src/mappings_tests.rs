@@ -67,7 +67,7 @@ fn energy_is_a_counter_whatever_its_exporter_declares() {
         "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION",
         "amd_gpu_energy_consumed",
         "habanalabs_energy",
-        "nv_energy_consumption",
+        "nvidia_smi_energy_joules_total",
     ] {
         let target = &catalog().metric(name).unwrap().targets[0];
         assert_eq!(target.stream.columns[target.column].kind, Kind::Counter, "{name}");
@@ -127,6 +127,7 @@ fn furiosas_power_is_watts_or_microwatts_by_its_size() {
     for (id, watts) in [("09512C86", 4.795), ("09512C87", 50.0), ("09512C88", 9999.0)] {
         assert_eq!(device(&decoded, id)["power_watts"], watts, "{id}");
     }
+    assert_eq!(device(&decoded, "09512C87")["pci_bus_id"], "0000:c8:00.0", "the label as the README misspells it");
     let at = |power: &str| text(format!("furiosa_npu_hw_power{{device=\"npu0\",label=\"rms\"}} {power}\n").as_bytes());
     assert_eq!(row(&at("10000"), "accelerator")["power_watts"], 0.01);
     assert_eq!(row(&at("-1"), "accelerator")["power_watts"], -1.0);
@@ -210,7 +211,8 @@ fn nims_names_without_a_prefix_are_its_own_only_with_a_model() {
 }
 
 /// Scenario: two versions of one model, failures by reason, a histogram in milliseconds and a summary.
-/// Guarantees: versions are rows of their own; reasons are added; bounds and sum in seconds; a quantile is in no column.
+/// Guarantees: versions are rows of their own; reasons are added; bounds and sum in seconds; neither a quantile nor energy since Triton's own
+/// start is in a column.
 #[test]
 fn tritons_microseconds_milliseconds_and_versions() {
     let decoded = exporter("triton.prom");
@@ -224,10 +226,14 @@ fn tritons_microseconds_milliseconds_and_versions() {
         }),
     );
     has(&version("2"), &json!({"requests_succeeded": 12.0, "requests_failed": null}));
-    has(&device(&decoded, "GPU-7"), &json!({"utilization": 0.42, "energy_joules": 5321.5}));
+    has(&device(&decoded, "GPU-7"), &json!({"utilization": 0.42, "energy_joules": null}));
     assert_eq!(
         left(&decoded),
-        [("nv_inference_queue_summary_us".to_owned(), 101.0), ("nv_cpu_utilization".to_owned(), 0.1)]
+        [
+            ("nv_inference_queue_summary_us".to_owned(), 101.0),
+            ("nv_energy_consumption".to_owned(), 5321.5),
+            ("nv_cpu_utilization".to_owned(), 0.1)
+        ]
     );
 }
 
