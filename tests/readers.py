@@ -1,16 +1,19 @@
-"""What airan writes, read by DuckDB, Polars and pyarrow.
+"""What airan writes, read by DuckDB, Polars, pyarrow and deltalake: as Parquet files and as Delta tables.
 
 usage: readers.py LAKE_FOLDER COUNTS_JSON
 
 COUNTS_JSON is what `airan query --format json` says of the same lake: [{"table": …, "rows": …}, …]. Each reader must count
-the same rows, see the same types, and prune by the date partition. Exits 1 with the differences.
+the same rows, see the same types, and prune by the date partition. Everything must be published to Delta before, so that
+files and Delta tables hold the same. Exits 1 with the differences.
 """
 
 import glob
 import json
 import sys
 
+import deltalake
 import duckdb
+import duckdb_ext
 import polars
 import pyarrow.dataset
 import pyarrow.parquet
@@ -29,6 +32,47 @@ def check(what, ok, detail=""):
         FAILED.append(what)
 
 
+def delta_extension():
+    """DuckDB's extension as PyPI has it: its own download needs its own server."""
+    found = [path for folder in duckdb_ext.__path__
+             for path in glob.glob(f"{folder}/extensions/v{duckdb.__version__}/*/delta.duckdb_extension")]
+    return found[0]
+
+
+def check_delta(con, lake, table, rows, time):
+    """One table through its Delta log."""
+    path = f"{lake}/{table}"
+    scan = f"delta_scan('{path}')"
+    count, dates = con.execute(f"SELECT count(*), count(DISTINCT date) FROM {scan}").fetchone()
+    check(f"{table}: DuckDB's delta_scan counts {rows}", count == rows, f"counted {count}")
+    kinds = {r[0]: r[1] for r in con.execute(f"DESCRIBE SELECT * FROM {scan}").fetchall()}
+    check(f"{table}: delta_scan has UTC times and dates",
+          (kinds[time], kinds["date"]) == ("TIMESTAMP WITH TIME ZONE", "DATE"), str(kinds))
+    # The same rows, not only as many: sums over every row's time, site and date.
+    sums = f"count(*), sum(epoch_us({time})), count(DISTINCT site), min(date), max(date), bit_xor(hash({time}, site))"
+    files = f"read_parquet('{path}/date=*/*.parquet', hive_partitioning = true, union_by_name = true)"
+    theirs = con.execute(f"SELECT {sums} FROM {scan}").fetchone()
+    ours = con.execute(f"SELECT {sums} FROM {files}").fetchone()
+    check(f"{table}: delta_scan and the files have the same rows", theirs == ours, f"{theirs} {ours}")
+    first = con.execute(f"SELECT min({time}) FROM {scan}").fetchone()[0]
+    some = con.execute(f"SELECT count(*) FROM {scan} WHERE {time} <= ?", [first]).fetchone()[0]
+    check(f"{table}: delta_scan finds rows by time", some >= 1, str(some))
+
+    frame = polars.read_delta(path)
+    check(f"{table}: Polars' read_delta counts {rows}", frame.height == rows, f"counted {frame.height}")
+    check(f"{table}: Polars sees {dates} dates", frame["date"].n_unique() == dates)
+    dtype = frame.schema[time]
+    check(f"{table}: Polars sees UTC microseconds through Delta", dtype == polars.Datetime("us", "UTC"), str(dtype))
+
+    opened = deltalake.DeltaTable(path)
+    found = opened.to_pyarrow_dataset().count_rows()
+    check(f"{table}: deltalake counts {rows}", found == rows, f"counted {found}")
+    fields = {field.name: field for field in opened.schema().fields}
+    units = [name for name, field in fields.items() if "unit" in field.metadata]
+    check(f"{table}: deltalake sees units", bool(units) or table == "event", str(list(fields)))
+    check(f"{table}: the table is partitioned by date", opened.metadata().partition_columns == ["date"])
+
+
 def main(lake, counts_path):
     """Runs every check over the lake folder."""
     with open(counts_path, encoding="utf-8") as file:
@@ -36,7 +80,8 @@ def main(lake, counts_path):
     check("the lake has tables with rows", any(expected.values()), str(expected))
     folders = glob.glob(f"{lake}/*/date=*")
     check("a table has rows of several dates", len(folders) > len({f.rsplit("/", 1)[0] for f in folders}), str(folders))
-    con = duckdb.connect()
+    con = duckdb.connect(config={"allow_unsigned_extensions": "true"})
+    con.execute(f"LOAD '{delta_extension()}'")
     con.execute("SET TimeZone = 'UTC'")
     for table, rows in sorted(expected.items()):
         pattern = f"{lake}/{table}/date=*/*.parquet"
@@ -83,6 +128,8 @@ def main(lake, counts_path):
 
         data = pyarrow.dataset.dataset(f"{lake}/{table}", format="parquet", partitioning="hive")
         check(f"{table}: pyarrow counts {rows}", data.count_rows() == rows, f"counted {data.count_rows()}")
+
+        check_delta(con, lake, table, rows, time)
 
         meta = pyarrow.parquet.ParquetFile(files[0])
         group = meta.metadata.row_group(0)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What airan writes and serves, read by the programs that others will read it with: Prometheus and promtool on /metrics while
-# `airan up` runs, with what Prometheus sends back by remote write; the shipped rules and dashboards; then DuckDB, Polars and pyarrow on the lake's files (readers.py), compared with `airan query`.
+# `airan up` runs, with what Prometheus sends back by remote write; the shipped rules and dashboards; then DuckDB, Polars, pyarrow
+# and deltalake on the lake's files and Delta tables (readers.py), compared with `airan query`.
 #
 # Needs prometheus and promtool (Debian's package `prometheus`), curl, and python3 with venv; the Python readers go into a venv
 # in the cache folder.
@@ -169,6 +170,7 @@ until_it "what Prometheus sends by remote write is stored, each sample once" sen
 kill -TERM "$up"
 wait "$up"
 echo "ok   airan drained and ended"
+"$airan" lake publish --config "$work/up.yaml" --data "$work/data"
 "$airan" lake check --config "$work/up.yaml" --data "$work/data"
 tables=$("$airan" lake files --config "$work/up.yaml" --data "$work/data" --format json | json '" ".join(t["table"] for t in x)')
 counts=""

@@ -1,16 +1,17 @@
 //! `Lake::check`: does everything that K1, K2 and S1 promise hold in what lies in the store?
 //!
-//! Reads every record and every live file whole. Safe beside running writers: what they add meanwhile is left out.
+//! Reads every record, every Delta log and every live file whole, and nothing that this process remembers. Safe beside running
+//! writers, publishers and rewritings: what they add or take meanwhile is left out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use object_store::path::Path;
 use parquet::file::reader::FileReader;
 use parquet::file::serialized_reader::SerializedFileReader;
 
 use crate::claim::read_state;
-use crate::expire;
-use crate::files::{Live, Places, named, read_live};
+use crate::delta::DeltaTable;
+use crate::files::{Live, Places, is_above, named, read_live};
 use crate::lake::Lake;
 use crate::layout::{self, Shard};
 use crate::record::{self, ReadError, Record};
@@ -22,15 +23,20 @@ use crate::seal::Checksum;
 pub struct CheckReport {
     /// Shards.
     pub shards: u64,
-    /// Commit records.
+    /// Commit records that are not trimmed.
     pub records: u64,
+    /// Tables with a Delta log.
+    pub deltas: u64,
     /// Files that count.
     pub files: u64,
+    /// Of them, those that Delta names.
+    pub published: u64,
     /// Rows in them.
     pub rows: u64,
     /// Bytes of them.
     pub bytes: u64,
-    /// Parquet files in object-store tables that no record names: left by crashes, harmless to every exact reader.
+    /// Parquet files in object-store tables that nothing names: left by crashes, or taken out less than a day ago. Harmless
+    /// to every exact reader.
     pub orphans: u64,
     /// What is wrong; empty in a sound lake.
     pub problems: Vec<Problem>,
@@ -58,8 +64,9 @@ impl std::fmt::Display for Problem {
 const RESTORE: &str = "restore it from a copy of the lake; its rows are read again only if the bus still holds them";
 const NEVER: &str = "stop the shard and restore the records from a copy: no release writes this";
 const RECLAIM: &str = "start the processor of this shard: claiming finishes what a crash left";
-const REMOVE: &str = "remove the file: no reader of this lake counts it, but a glob does";
 const PASS: &str = "run `airan lake expire`: it finishes what a crash left";
+const LOG: &str =
+    "restore the table's `_delta_log` folder from a copy of the lake; until then its published rows cannot be read";
 
 impl CheckReport {
     fn add(&mut self, invariant: &'static str, path: impl ToString, what: impl ToString, repair: &'static str) {
@@ -74,44 +81,99 @@ impl Lake {
     /// If the store does not answer. What is wrong with the lake is no error but in the report.
     pub async fn check(&self) -> Result<CheckReport, ReadError> {
         let mut report = CheckReport::default();
-        let mut live = Vec::new();
+        // In this order: names, records, logs. What is named when it is listed and by nothing read later counts no more.
+        let tables = self.tables().await?;
+        let placed = self.placed(&tables).await?;
+        let mut unpublished = Vec::new();
         let mut newest = HashMap::new();
         for shard in record::shards(self.store()).await? {
             report.shards += 1;
             let records = self.check_records(&shard, &mut report).await?;
-            newest.insert(shard.clone(), records.last().map_or(0, |record| record.n));
-            live.extend(records.into_iter().flat_map(|record| named(&shard, record)));
+            newest.insert(shard, records.last().map_or(0, |record| record.n));
+            unpublished.extend(records.iter().flat_map(named));
         }
-        let expired = expire::newest(self.store()).await?;
-        let is_done = self.store().size(&layout::expired_done(expired.number())).await?.is_some();
-        for path in &expired.paths {
-            if is_done && self.store().size(&Path::from(path.as_str())).await?.is_some() {
-                report.add("S1", path, "it is expired and still there", PASS);
+        let deltas = self.check_deltas(&tables, &newest, &mut report).await?;
+        unpublished.retain(|live| is_above(&deltas, live));
+        let mut live: Vec<Live> = deltas.values().flat_map(DeltaTable::files).cloned().collect();
+        report.published = live.len() as u64;
+        live.extend(unpublished);
+        let mut all = HashSet::new();
+        for file in &live {
+            if !all.insert(file.file.path.as_str()) {
+                report.add("S1", &file.file.path, "it is named twice", NEVER);
             }
         }
-        let all: HashSet<String> = live.iter().map(|live| live.file.path.clone()).collect();
-        if all.len() < live.len() {
-            report.add("S1", layout::COMMITS, "one file is named by two records", NEVER);
-        }
-        live.retain(|live| !expired.contains(live));
         let places = Places::find(self.store()).await?;
         for file in &live {
-            self.check_file(file, &places, newest.get(&file.shard).copied().unwrap_or_default(), &mut report).await?;
+            let newest = file.shard().and_then(|shard| newest.get(&shard).copied()).unwrap_or_default();
+            self.check_file(file, &places, newest, &mut report).await?;
         }
-        self.check_strangers(&all, &newest, &mut report).await?;
+        self.check_places(&placed, &all, &live, &newest, &mut report).await?;
         Ok(report)
+    }
+
+    /// The Parquet files at the places of tables.
+    async fn placed(&self, tables: &[String]) -> Result<Vec<Path>, ReadError> {
+        let mut placed = Vec::new();
+        for table in tables {
+            let listed = self.store().list(&Path::from(table.as_str())).await?;
+            placed.extend(listed.into_iter().map(|meta| meta.location).filter(layout::is_place));
+        }
+        Ok(placed)
+    }
+
+    /// Each table's schema and Delta log can be read, and no `txn` is ahead of its shard (K1).
+    async fn check_deltas(
+        &self,
+        tables: &[String],
+        newest: &HashMap<Shard, u64>,
+        report: &mut CheckReport,
+    ) -> Result<BTreeMap<String, DeltaTable>, ReadError> {
+        let mut deltas = BTreeMap::new();
+        for table in tables {
+            match schema::load(self.store(), table).await {
+                Err(ReadError::Store(error)) => return Err(error.into()),
+                Err(error) => report.add("S1", layout::schemas(table), error, RESTORE),
+                Ok(_) => {}
+            }
+            let delta = match DeltaTable::read(self.store(), table).await {
+                Ok(Some(delta)) => delta,
+                Ok(None) => continue,
+                Err(ReadError::Store(error)) => return Err(error.into()),
+                Err(error) => {
+                    report.add("S1", layout::delta_log(table), error, LOG);
+                    continue;
+                }
+            };
+            report.deltas += 1;
+            for (shard, txn) in delta.txns() {
+                // The log was read after the records: a shard may have gone on.
+                let n = newest.get(&shard).copied().unwrap_or_default();
+                if txn > n && record::newest(self.store(), &shard).await?.is_none_or(|record| txn > record.n) {
+                    let what = format!("it has record {txn} of {shard}, of which the newest is {n}");
+                    report.add("K1", layout::delta_log(table), what, NEVER);
+                }
+            }
+            deltas.insert(table.clone(), delta);
+        }
+        Ok(deltas)
     }
 
     /// K1 and K2 of one shard.
     async fn check_records(&self, shard: &Shard, report: &mut CheckReport) -> Result<Vec<Record>, ReadError> {
         let mut records: Vec<Record> = Vec::new();
-        let mut expected = None;
-        for n in record::numbers(self.store(), shard).await? {
+        let listed = match record::listed(self.store(), shard).await {
+            Err(ReadError::Store(error)) => return Err(error.into()),
+            Err(_) => record::listed_once(self.store(), shard).await?,
+            Ok(listed) => listed,
+        };
+        let mut expected = listed.trimmed + 1;
+        for n in listed.numbers {
             let path = shard.record(n);
-            if expected.is_some_and(|expected| n != expected) {
+            if n != expected {
                 report.add("K1", &path, "a record before it is missing", NEVER);
             }
-            expected = Some(n + 1);
+            expected = n + 1;
             let record = match record::read(self.store(), shard, n).await {
                 Ok(Some((record, _))) => record,
                 Ok(None) => continue,
@@ -142,6 +204,9 @@ impl Lake {
             Some(Record { next_offset: Some(_), n, .. }) => {
                 report.add("K1", shard.record(*n), "it has an offset and no state", NEVER);
             }
+            None if listed.trimmed > 0 => {
+                report.add("K1", shard.trimmed(listed.trimmed), "no record after the trimmed ones", RESTORE);
+            }
             _ => {}
         }
         Ok(records)
@@ -157,12 +222,12 @@ impl Lake {
         }
         let is_claim = record.claim != before.claim;
         let repeats = (record.next_offset, &record.state) == (before.next_offset, &before.state);
-        if is_claim && !(record.files.is_empty() && repeats) {
-            report.add("K2", &path, "a claim that is not what stood before it", NEVER);
+        if is_claim != record.takes || (is_claim && !(record.files.is_empty() && repeats)) {
+            report.add("K2", &path, "a claim that is not what stood before it, or does not say that it is one", NEVER);
         }
     }
 
-    /// S1 from the record's side: what it names is there and is what it says.
+    /// S1 from the side of what is named: it is there and is what was said of it.
     async fn check_file(
         &self,
         live: &Live,
@@ -170,17 +235,17 @@ impl Lake {
         newest: u64,
         report: &mut CheckReport,
     ) -> Result<(), ReadError> {
-        let path = places.of(self.store(), &live.file.path).await?;
+        let path = places.of(self.store(), live).await?;
         report.files += 1;
         report.rows += live.file.rows;
         report.bytes += live.file.bytes;
-        if path != live.file.path && live.n < newest {
+        if path != live.stored(self.store()) && live.origin.is_some_and(|origin| origin.n < newest) {
             report.add("S1", &path, "it still waits in staging", RECLAIM);
         }
-        let bytes = match read_live(self.store(), &Path::from(path.as_str()), live).await {
-            Ok(Some(bytes)) => bytes,
-            // Retention has taken it out meanwhile.
-            Ok(None) => return Ok(()),
+        let bytes = match read_live(self, &path, live).await {
+            Ok(bytes) => bytes,
+            // Retention or a rewriting has taken it out meanwhile.
+            Err(ReadError::Gone { .. }) => return Ok(()),
             Err(ReadError::Damaged(damaged)) => {
                 report.add("S1", &path, damaged.reason, RESTORE);
                 return Ok(());
@@ -188,42 +253,49 @@ impl Lake {
             Err(error) => return Err(error),
         };
         if bytes.len() as u64 != live.file.bytes || Checksum::of(&bytes) != live.file.checksum {
-            report.add("S1", &path, "its size or checksum is not its record's", RESTORE);
+            report.add("S1", &path, "its size or checksum is not what was recorded", RESTORE);
             return Ok(());
         }
         let rows = SerializedFileReader::new(bytes).map(|reader| reader.metadata().file_metadata().num_rows());
         match rows {
             Ok(rows) if rows as u64 == live.file.rows => {}
             Ok(rows) => {
-                report.add("S1", &path, format!("it holds {rows} rows, its record says {}", live.file.rows), NEVER)
+                report.add("S1", &path, format!("it holds {rows} rows, {} are recorded", live.file.rows), NEVER)
             }
             Err(error) => report.add("S1", &path, error, RESTORE),
         }
         Ok(())
     }
 
-    /// S1 from the tables' side: nothing lies there that no record names.
-    async fn check_strangers(
+    /// S1 from the tables' side: nothing lies at a place that nothing names; on a local disk everything published has one.
+    async fn check_places(
         &self,
-        named: &HashSet<String>,
+        placed: &[Path],
+        named: &HashSet<&str>,
+        live: &[Live],
         newest: &HashMap<Shard, u64>,
         report: &mut CheckReport,
     ) -> Result<(), ReadError> {
         let most = newest.values().copied().max().unwrap_or_default();
-        for table in self.tables().await? {
-            if let Err(error) = schema::load(self.store(), &table).await {
-                report.add("S1", layout::schemas(&table), error, RESTORE);
-            }
-            for meta in self.store().list(&Path::from(table.as_str())).await? {
-                let path = meta.location.to_string();
-                // One above the newest record may be a commit at work.
-                let is_settled = layout::commit_number(&meta.location).is_some_and(|n| n <= most);
-                if !path.ends_with(".parquet") || named.contains(&path) || !is_settled {
-                    continue;
+        for path in placed.iter().filter(|path| !named.contains(path.as_ref())) {
+            // On an object store one above the newest record may be a commit at work.
+            let is_settled = layout::commit_number(path).is_none_or(|n| n <= most);
+            match self.store().staged() {
+                true if self.store().size(path).await?.is_some() => {
+                    report.add("S1", path, "nothing names it, and a glob reads it", PASS);
                 }
-                match self.store().staged() {
-                    true => report.add("S1", &path, "no record names it", REMOVE),
-                    false => report.orphans += 1,
+                false if layout::is_ours(path) && is_settled => report.orphans += 1,
+                _ => {}
+            }
+        }
+        if self.store().staged() {
+            let placed: HashSet<&str> = placed.iter().map(Path::as_ref).collect();
+            for live in live.iter().filter(|live| live.published && !placed.contains(live.file.path.as_str())) {
+                let place = Path::from(live.file.path.as_str());
+                let is_there = self.store().size(&place).await?.is_some();
+                let is_readable = self.store().size(&live.stored(self.store())).await?.is_some();
+                if !is_there && is_readable {
+                    report.add("S1", &place, "it counts, and a glob misses it", PASS);
                 }
             }
         }

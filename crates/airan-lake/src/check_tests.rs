@@ -44,8 +44,11 @@ async fn a_sound_lake_is_counted() {
     let (lake, ..) = sound().await;
     let report = lake.check().await.unwrap();
     let bytes = lake.files("t").await.unwrap().iter().map(|file| file.bytes).sum();
-    let expected = CheckReport { shards: 1, records: 4, files: 3, rows: 30, bytes, orphans: 0, problems: vec![] };
-    assert_eq!(report, expected);
+    let counts = CheckReport { shards: 1, records: 4, files: 3, rows: 30, bytes, ..CheckReport::default() };
+    assert_eq!(report, counts);
+    lake.publish(0).await.unwrap();
+    let report = lake.check().await.unwrap();
+    assert_eq!(report, CheckReport { records: 1, deltas: 1, published: 3, ..counts });
 }
 
 /// Scenario: a file is missing; one byte of a file is flipped; a file is cut.
@@ -111,6 +114,9 @@ async fn a_wrong_record_is_found() {
     let gap = &report.problems[0];
     assert_eq!((gap.invariant, &gap.path), ("K1", &shard.record(4).to_string()));
     assert!(gap.what.contains("missing"), "{gap}");
+    // Readers refuse to answer without it, and name it.
+    let error = lake.files("t").await.unwrap_err();
+    assert!(matches!(&error, ReadError::Damaged(damaged) if damaged.path == shard.record(3).to_string()), "{error}");
     // What it named has become a file that nobody names.
     assert_eq!((report.orphans, report.files), (1, 2));
 
@@ -146,7 +152,7 @@ async fn a_wrong_record_is_found() {
         report.problems.iter().any(|p| p.path == shard.record(4).to_string() && p.what.contains("it says")),
         "{report:?}"
     );
-    assert!(report.problems.iter().any(|p| p.what.contains("named by two records")), "{report:?}");
+    assert!(report.problems.iter().any(|p| p.what.contains("named twice")), "{report:?}");
 }
 
 /// Scenario: the state of the newest record is missing or another; an older record's state is gone.

@@ -169,6 +169,7 @@ impl Lake {
             let record = read.as_ref().filter(|record| record.n == n);
             let is_named = record.is_some_and(|record| record.files.iter().any(|file| file.path == place.as_ref()));
             if is_named {
+                // Not named and below the newest: of a dead claim, or published since and then in its place already.
                 give_place(self.store(), &meta.location, &place).await?;
             } else if n > newest.n && now.saturating_sub(meta.last_modified.timestamp_micros()) < ORPHAN_AGE {
                 continue;
@@ -191,19 +192,21 @@ fn claim_after(before: Option<Record>, shard: &Shard, partitions: i32, owner: &s
         partitions,
         n: 0,
         claim: ClaimId::fresh(),
+        takes: true,
         owner: String::new(),
         at,
         next_offset: None,
         state: None,
         files: Vec::new(),
         newest_ts: std::collections::BTreeMap::new(),
+        needed_from: None,
     });
     let (n, claim, owner) = (base.n + 1, ClaimId::fresh(), owner.to_owned());
-    Record { version: RECORD_VERSION, n, claim, owner, at, files: Vec::new(), ..base }
+    Record { version: RECORD_VERSION, n, claim, takes: true, owner, at, files: Vec::new(), ..base }
 }
 
-/// The partition count of a topic; `None` before its first claim.
-pub(crate) async fn partitions(store: &Store, topic: &str) -> Result<Option<i32>, ClaimError> {
+/// The partition count of a topic; `None` where none of its shards was ever claimed.
+pub(crate) async fn partitions(store: &Store, topic: &str) -> Result<Option<i32>, ReadError> {
     let path = layout::partitions(topic);
     let Some(bytes) = store.read(&path).await? else { return Ok(None) };
     let Partitions { partitions } = unseal(&path, &bytes)?;

@@ -1,5 +1,6 @@
 //! What a shard hands to the lake in one commit, and what it gets back.
 
+use airan_model::time::Micros;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 
@@ -15,6 +16,9 @@ pub struct Commit {
     pub tables: Vec<TableRows>,
     /// The shard state, opaque to the lake.
     pub state: Bytes,
+    /// Raw rows from this time on may be needed to rebuild the shard's windows, so retention leaves them; `Micros::MAX` if none
+    /// are. Absent: not known, and retention leaves everything.
+    pub needed_from: Option<Micros>,
 }
 
 /// Rows for one table.

@@ -2,7 +2,7 @@
 //!
 //! `object_store` 0.13 has no switch for fsync, so writing is ours: a temporary file in `_tmp/`, fsync, hard link (create)
 //! or rename (overwrite) to its name, fsync of the folder, and of every folder made on the way. Reading and listing are
-//! `LocalFileSystem`'s. A name appears whole or not at all.
+//! `LocalFileSystem`'s, the latter put in order. A name appears whole or not at all.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -15,6 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -133,6 +134,16 @@ fn remove_dead_temporaries(folder: &FsPath) {
     }
 }
 
+/// By name, as object stores list and as readers of a Delta log expect.
+fn in_order(listed: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+    let sorted = async move {
+        let mut all: Vec<ObjectMeta> = listed.try_collect().await?;
+        all.sort_by(|a, b| a.location.cmp(&b.location));
+        Ok::<_, Error>(futures::stream::iter(all.into_iter().map(Ok)))
+    };
+    futures::stream::once(sorted).try_flatten().boxed()
+}
+
 fn told(error: io::Error, path: &Path) -> Error {
     let path = path.to_string();
     match error.kind() {
@@ -178,11 +189,11 @@ impl ObjectStore for DurableLocal {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.reads.list(prefix)
+        in_order(self.reads.list(prefix))
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.reads.list_with_offset(prefix, offset)
+        in_order(self.reads.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

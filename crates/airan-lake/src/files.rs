@@ -1,21 +1,28 @@
-//! Which files count (S1), exactly: those named by records, less those an expire record has taken out.
+//! Which files count (S1), exactly: those the Delta log of their table names, and those of records above its `txn`.
+//!
+//! Order matters: the records first, then the Delta log. A record that was trimmed before they were listed had its files
+//! published before, so the log read afterwards has them; a record published in between is in both, and its `txn` says so.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use airan_model::identity;
 use airan_model::time::Micros;
-use arrow::array::{BooleanArray, RecordBatch, Scalar, TimestampMicrosecondArray};
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, Scalar, TimestampMicrosecondArray};
+use arrow::compute::filter_record_batch;
 use arrow::compute::kernels::cmp::gt_eq;
+use arrow::datatypes::DataType;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
 
-use crate::expire::{self, Expired};
+use crate::claim;
+use crate::delta::DeltaTable;
 use crate::lake::Lake;
 use crate::layout::{self, Shard};
-use crate::record::{self, ReadError, RecordFile};
+use crate::record::{self, ReadError, RecordFile, Run};
 use crate::schema::{self, TableSchema};
 use crate::seal::{Checksum, Damaged};
 use crate::store::{Store, StoreError};
@@ -24,6 +31,10 @@ use crate::store::{Store, StoreError};
 const READ_BATCH: usize = 16_384;
 /// Records read at once on the way back to the oldest open window.
 const RECORDS_AT_ONCE: usize = 16;
+/// Delta logs read at once.
+const TABLES_AT_ONCE: usize = 8;
+/// The column by which a row's partition is known.
+const SITE: &str = "site";
 
 /// Rows of one shard read back, batch by batch: memory holds one file at a time.
 pub type RawRows = BoxStream<'static, Result<RecordBatch, ReadError>>;
@@ -33,7 +44,8 @@ pub type RawRows = BoxStream<'static, Result<RecordBatch, ReadError>>;
 pub struct FileEntry {
     /// The table.
     pub table: String,
-    /// Where it lies now, below the lake's root. On a local disk a file of the newest commit may still lie in `_staging`.
+    /// Where it lies now, below the lake's root. On a local disk that is the name Delta has for a published file (which
+    /// outlives the file's removal by a day), and for one of the newest commit it may be in `_staging`.
     pub path: String,
     /// Days since 1970 of its `date=` folder.
     pub date: i32,
@@ -47,34 +59,72 @@ pub struct FileEntry {
     pub max_ts: Micros,
     /// Of its bytes.
     pub checksum: Checksum,
-    /// Topic of the shard that wrote it.
+    /// Topic of the shards whose rows it holds.
     pub topic: String,
-    /// Partition of the shard that wrote it.
-    pub partition: i32,
-    /// The record that names it.
-    pub n: u64,
+    /// Partition of the shard that wrote it; absent where it holds rows of several.
+    pub partition: Option<i32>,
+    /// The record that named it first; absent where it holds rows of several.
+    pub n: Option<u64>,
 }
 
-/// A file named by a record and not expired, where its record says.
-#[derive(Clone, Debug)]
-pub(crate) struct Live {
-    pub(crate) shard: Shard,
+/// The one record that a file's rows came with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Origin {
+    pub(crate) partition: i32,
     pub(crate) n: u64,
-    /// When its record was written.
+}
+
+/// A file that counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Live {
+    pub(crate) topic: String,
+    /// Absent where a rewriting made it of several.
+    pub(crate) origin: Option<Origin>,
+    /// When its record was written, or when it was rewritten.
     pub(crate) at: Micros,
     pub(crate) date: i32,
+    /// Whether the Delta log names it; otherwise a record does.
+    pub(crate) published: bool,
+    /// `path` is its place.
     pub(crate) file: RecordFile,
 }
 
+impl Live {
+    /// The shard whose rows these are; `None` where they are of several.
+    pub(crate) fn shard(&self) -> Option<Shard> {
+        let partition = self.origin?.partition;
+        Some(Shard { topic: self.topic.clone(), partition })
+    }
+
+    /// Where it is read: on a local disk a published file has a name that stays a day after it was taken out.
+    pub(crate) fn stored(&self, store: &Store) -> Path {
+        let place = Path::from(self.file.path.as_str());
+        match self.published && store.staged() {
+            true => layout::held(&place).unwrap_or(place),
+            false => place,
+        }
+    }
+}
+
+/// Everything that counts, at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Counted {
+    pub(crate) runs: Vec<Run>,
+    /// Of each table that was asked for and ever published.
+    pub(crate) deltas: BTreeMap<String, DeltaTable>,
+    /// Published files by table and place, then those of records, oldest first within their shard.
+    pub(crate) files: Vec<Live>,
+}
+
 impl Lake {
-    /// The files of `table` that count, oldest record first; none where there is no such table.
+    /// The files of `table` that count; none where there is no such table.
     ///
     /// Exact at the moment of the call: a row is in exactly one of them.
     ///
     /// # Errors
-    /// If the records cannot be read.
+    /// If the records or the Delta log cannot be read.
     pub async fn files(&self, table: &str) -> Result<Vec<FileEntry>, ReadError> {
-        Ok(self.entries().await?.into_iter().filter(|entry| entry.table == table).collect())
+        self.entries_of(counted(self, Some(table)).await?.files).await
     }
 
     /// Names of all tables that were ever written, sorted.
@@ -85,25 +135,42 @@ impl Lake {
         Ok(self.store().folders(&Path::from(layout::SCHEMAS)).await?)
     }
 
+    /// Per shard (topic, partition) the newest time of each table it ever wrote to.
+    ///
+    /// # Errors
+    /// If the records cannot be read.
+    pub async fn newest_times(&self) -> Result<Vec<(String, i32, BTreeMap<String, Micros>)>, ReadError> {
+        let mut newest = Vec::new();
+        for shard in record::shards(self.store()).await? {
+            if let Some(record) = record::newest(self.store(), &shard).await? {
+                newest.push((shard.topic, shard.partition, record.newest_ts));
+            }
+        }
+        Ok(newest)
+    }
+
     /// The files of all tables that count.
     pub(crate) async fn entries(&self) -> Result<Vec<FileEntry>, ReadError> {
-        let live = live(self.store()).await?;
-        let place = Places::find(self.store()).await?;
+        self.entries_of(counted(self, None).await?.files).await
+    }
+
+    async fn entries_of(&self, live: Vec<Live>) -> Result<Vec<FileEntry>, ReadError> {
+        let places = Places::find(self.store()).await?;
         let mut entries = Vec::with_capacity(live.len());
-        for Live { shard, n, date, file, .. } in live {
-            let path = place.of(self.store(), &file.path).await?;
+        for live in live {
+            let path = places.of(self.store(), &live).await?.to_string();
             entries.push(FileEntry {
                 path,
-                date,
-                n,
-                table: file.table,
-                rows: file.rows,
-                bytes: file.bytes,
-                min_ts: file.min_ts,
-                max_ts: file.max_ts,
-                checksum: file.checksum,
-                topic: shard.topic,
-                partition: shard.partition,
+                date: live.date,
+                partition: live.origin.map(|origin| origin.partition),
+                n: live.origin.map(|origin| origin.n),
+                topic: live.topic,
+                table: live.file.table,
+                rows: live.file.rows,
+                bytes: live.file.bytes,
+                min_ts: live.file.min_ts,
+                max_ts: live.file.max_ts,
+                checksum: live.file.checksum,
             });
         }
         Ok(entries)
@@ -111,69 +178,106 @@ impl Lake {
 
     /// The committed rows of one shard and table whose time is at or after `from`: what open windows are rebuilt from.
     ///
-    /// Reads records from the newest back, only as far as one can hold such a row, and of those only files that do.
-    /// Batches have the table's whole schema (without `date`), in the order the rows were committed, sorted within a
-    /// commit. Empty where there is no such table. The rows of an expired file are gone.
+    /// Reads records from the newest back, only as far as one can hold such a row, and of those and of the published files
+    /// only files that do. Of a file that was made of several shards' files only the rows whose site is of this partition.
+    /// Batches have the table's whole schema (without `date`), sorted within a file, files in no order. Empty where there is
+    /// no such table. The rows of an expired file are gone.
     ///
     /// # Errors
     /// If records cannot be read; the stream's items, if a file cannot.
     pub async fn raw_rows(&self, topic: &str, partition: i32, table: &str, from: Micros) -> Result<RawRows, ReadError> {
         let shard = Shard { topic: topic.to_owned(), partition };
-        let (Some(schema), Some(newest)) =
-            (schema::load(self.store(), table).await?, record::newest(self.store(), &shard).await?)
-        else {
+        let Some(schema) = schema::load(self.store(), table).await? else {
             return Ok(futures::stream::empty().boxed());
         };
-        let mut files = since(self.store(), &shard, newest.n, table, from).await?;
-        let expired = expire::newest(self.store()).await?;
-        files.retain(|live| !expired.contains(live));
-        let place = Places::find(self.store()).await?;
+        let mut files = since(self.store(), &shard, table, from).await?;
+        // After the records.
+        if let Some(delta) = DeltaTable::load(self, table).await? {
+            let txn = delta.txn(&shard).unwrap_or_default();
+            files.retain(|live| live.origin.is_none_or(|origin| origin.n > txn));
+            let is_wanted = |live: &&Live| {
+                live.topic == topic
+                    && live.origin.is_none_or(|origin| origin.partition == partition)
+                    && live.file.max_ts >= from
+            };
+            files.extend(delta.files().filter(is_wanted).cloned());
+        }
+        let of = match files.iter().any(|live| live.origin.is_none()) {
+            true => claim::partitions(self.store(), topic).await?.map(|partitions| (partition, partitions)),
+            false => None,
+        };
+        let places = Places::find(self.store()).await?;
         let mut found = Vec::with_capacity(files.len());
         for live in files {
-            found.push((Path::from(place.of(self.store(), &live.file.path).await?), live));
+            found.push((places.of(self.store(), &live).await?, live));
         }
-        let store = self.store().clone();
+        let lake = self.clone();
         let batches = futures::stream::iter(found).then(move |(path, live)| {
-            let (store, schema) = (store.clone(), schema.clone());
-            async move { read_file(&store, &path, &live, schema, from).await }
+            let (lake, schema) = (lake.clone(), schema.clone());
+            async move { read_file(&lake, &path, &live, schema, from, of).await }.boxed()
         });
         Ok(batches.map_ok(|batches| futures::stream::iter(batches.into_iter().map(Ok))).try_flatten().boxed())
     }
 }
 
-/// Every file named by a record and not expired, oldest first within its shard.
-pub(crate) async fn live(store: &Store) -> Result<Vec<Live>, ReadError> {
-    let mut live = Vec::new();
-    for shard in record::shards(store).await? {
-        for record in record::all(store, &shard).await? {
-            live.extend(named(&shard, record));
-        }
+/// Everything that counts, of one table or of all.
+pub(crate) async fn counted(lake: &Lake, only: Option<&str>) -> Result<Counted, ReadError> {
+    let runs = record::runs(lake.store()).await?;
+    let tables = match only {
+        Some(table) => vec![table.to_owned()],
+        None => lake.tables().await?,
+    };
+    let deltas = load_all(lake, &tables).await?;
+    let mut files: Vec<Live> = deltas.values().flat_map(DeltaTable::files).cloned().collect();
+    for run in &runs {
+        let unpublished =
+            run.records.iter().flat_map(named).filter(|live| only.is_none_or(|only| only == live.file.table));
+        files.extend(unpublished.filter(|live| is_above(&deltas, live)));
     }
-    // After the records: a file that is deleted meanwhile is then known to be.
-    let expired = expire::newest(store).await?;
-    live.retain(|file| !expired.contains(file));
-    Ok(live)
+    Ok(Counted { runs, deltas, files })
+}
+
+/// The Delta logs of `tables` that have one.
+pub(crate) async fn load_all(lake: &Lake, tables: &[String]) -> Result<BTreeMap<String, DeltaTable>, ReadError> {
+    let loads = tables.iter().cloned().map(|table| async move { DeltaTable::load(lake, &table).await }.boxed());
+    let loaded: Vec<Option<DeltaTable>> = futures::stream::iter(loads).buffered(TABLES_AT_ONCE).try_collect().await?;
+    Ok(loaded.into_iter().flatten().map(|delta| (delta.name().to_owned(), delta)).collect())
+}
+
+/// Whether a record's file is not published yet, as `deltas` have it.
+pub(crate) fn is_above(deltas: &BTreeMap<String, DeltaTable>, live: &Live) -> bool {
+    let (Some(delta), Some(shard), Some(origin)) = (deltas.get(&live.file.table), live.shard(), live.origin) else {
+        return true;
+    };
+    delta.txn(&shard).is_none_or(|txn| origin.n > txn)
 }
 
 /// The files a record names.
-pub(crate) fn named(shard: &Shard, record: record::Record) -> impl Iterator<Item = Live> {
-    let (n, at) = (record.n, record.at);
-    record.files.into_iter().map(move |file| {
-        let date = layout::date_in(&file.path).unwrap_or_else(|| layout::date_of(file.min_ts));
-        Live { shard: shard.clone(), n, at, date, file }
+pub(crate) fn named(record: &record::Record) -> impl Iterator<Item = Live> {
+    let origin = Origin { partition: record.partition, n: record.n };
+    record.files.iter().map(move |file| Live {
+        topic: record.topic.clone(),
+        origin: Some(origin),
+        at: record.at,
+        date: layout::date_in(&file.path).unwrap_or_else(|| layout::date_of(file.min_ts)),
+        published: false,
+        file: file.clone(),
     })
 }
 
-/// The files of `table` in records up to `newest` that hold a time at or after `from`, oldest record first.
-async fn since(store: &Store, shard: &Shard, newest: u64, table: &str, from: Micros) -> Result<Vec<Live>, ReadError> {
-    let mut back =
-        futures::stream::iter((1..=newest).rev().map(|n| record::read(store, shard, n))).buffered(RECORDS_AT_ONCE);
+/// The files of `table` in records that hold a time at or after `from`, oldest record first.
+async fn since(store: &Store, shard: &Shard, table: &str, from: Micros) -> Result<Vec<Live>, ReadError> {
+    let numbers = record::listed(store, shard).await?.numbers;
+    let mut back = futures::stream::iter(numbers.into_iter().rev().map(|n| record::read(store, shard, n)))
+        .buffered(RECORDS_AT_ONCE);
     let mut found = Vec::new();
-    while let Some((record, _)) = back.try_next().await?.flatten() {
+    while let Some(read) = back.try_next().await? {
+        // One that vanished was published, and so were all before it.
+        let Some((record, _)) = read else { break };
         if record.newest_ts.get(table).is_none_or(|at| *at < from) {
             break;
         }
-        found.extend(named(shard, record).filter(|live| live.file.table == table && live.file.max_ts >= from));
+        found.extend(named(&record).filter(|live| live.file.table == table && live.file.max_ts >= from));
     }
     found.reverse();
     Ok(found)
@@ -193,55 +297,68 @@ impl Places {
         Ok(Places(waiting.filter_map(|waits| Some((layout::place_of(&waits)?.to_string(), waits))).collect()))
     }
 
-    /// Where the file that its record calls `path` lies now.
-    pub(crate) async fn of(&self, store: &Store, path: &str) -> Result<String, StoreError> {
-        match self.0.get(path) {
-            Some(waits) if store.size(&Path::from(path)).await?.is_none() => Ok(waits.to_string()),
-            _ => Ok(path.to_owned()),
+    /// Where the file that will have its place at `path` waits.
+    pub(crate) fn waiting(&self, path: &str) -> Option<&Path> {
+        self.0.get(path)
+    }
+
+    /// Where a file lies now.
+    pub(crate) async fn of(&self, store: &Store, live: &Live) -> Result<Path, StoreError> {
+        let stored = live.stored(store);
+        match self.0.get(&live.file.path) {
+            Some(waits) if !live.published && store.size(&stored).await?.is_none() => Ok(waits.clone()),
+            _ => Ok(stored),
         }
     }
 }
 
-/// The bytes of a file that counted when it was found at `path`. It may have got its place since then; `None` if retention
-/// has taken it out.
+/// The bytes of a file that counted when it was found at `path`. It may have got its place, or its held name, since then.
 ///
 /// # Errors
-/// If it is nowhere although it counts.
-pub(crate) async fn read_live(store: &Store, path: &Path, live: &Live) -> Result<Option<Bytes>, ReadError> {
-    for path in [Some(path), layout::place_of(path).as_ref()].into_iter().flatten() {
-        if let Some(bytes) = store.read(path).await? {
-            return Ok(Some(bytes));
+/// `Gone` if it no longer counts; `Damaged` if it is nowhere although it counts.
+pub(crate) async fn read_live(lake: &Lake, path: &Path, live: &Live) -> Result<Bytes, ReadError> {
+    for path in layout::names_of(path) {
+        if let Some(bytes) = lake.store().read(&path).await? {
+            return Ok(bytes);
         }
     }
-    if expire::newest(store).await?.contains(live) {
-        return Ok(None);
+    let now = counted(lake, Some(&live.file.table)).await?;
+    if !now.files.iter().any(|known| known.file.path == live.file.path) {
+        return Err(ReadError::Gone { path: path.to_string() });
     }
-    let reason = format!("record {} of {} names it and it is not there", live.n, live.shard);
-    Err(Damaged { path: path.to_string(), reason }.into())
+    let who = match live.origin {
+        Some(origin) => format!("record {} of {}/{}", origin.n, live.topic, origin.partition),
+        None => format!("the Delta log of {}", live.file.table),
+    };
+    Err(Damaged { path: path.to_string(), reason: format!("{who} names it and it is not there") }.into())
 }
 
 async fn read_file(
-    store: &Store,
+    lake: &Lake,
     path: &Path,
     live: &Live,
     schema: TableSchema,
     from: Micros,
+    of: Option<(i32, i32)>,
 ) -> Result<Vec<RecordBatch>, ReadError> {
-    let Some(bytes) = read_live(store, path, live).await? else { return Ok(Vec::new()) };
+    let bytes = read_live(lake, path, live).await?;
     if Checksum::of(&bytes) != live.file.checksum {
         return Err(Damaged { path: path.to_string(), reason: "its checksum is not its record's".to_owned() }.into());
     }
     let from = (live.file.min_ts < from).then_some(from);
-    let decoded = tokio::task::spawn_blocking(move || decode(bytes, &schema, from)).await;
+    let of = of.filter(|_| live.origin.is_none());
+    let decoded = tokio::task::spawn_blocking(move || decode(bytes, &schema, from, of)).await;
     let decoded = decoded.map_err(|error| error.to_string()).and_then(|decoded| decoded.map_err(|e| e.to_string()));
     decoded.map_err(|reason| ReadError::Decode { path: path.to_string(), reason })
 }
 
-/// Rows of one file in the table's schema; with `from`, only those at or after it.
+/// Rows of one file in the table's schema; with `from`, only those at or after it; with `of`, only those of that partition
+/// of so many.
 fn decode(
     bytes: Bytes,
     schema: &TableSchema,
     from: Option<Micros>,
+    of: Option<(i32, i32)>,
 ) -> Result<Vec<RecordBatch>, Box<dyn std::error::Error + Send + Sync>> {
     let mut reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.with_batch_size(READ_BATCH);
     if let Some(from) = from {
@@ -255,14 +372,33 @@ fn decode(
     let mut batches = Vec::new();
     for batch in reader.build()? {
         let columns = schema.conform(&batch?)?;
-        batches.push(RecordBatch::try_new(schema.columns.clone(), columns)?);
+        let batch = RecordBatch::try_new(schema.columns.clone(), columns)?;
+        batches.push(match of {
+            Some((partition, partitions)) => filter_record_batch(&batch, &is_of(&batch, partition, partitions)?)?,
+            None => batch,
+        });
     }
     Ok(batches)
 }
 
-impl Expired {
-    /// Whether `live` has been taken out.
-    pub(crate) fn contains(&self, live: &Live) -> bool {
-        self.through(&live.file.table, live.date, &live.shard).is_some_and(|n| live.n <= n)
+/// Of each row, whether its site is of `partition`, as the gateway computes it.
+fn is_of(batch: &RecordBatch, partition: i32, partitions: i32) -> Result<BooleanArray, arrow::error::ArrowError> {
+    let Some(sites) = batch.column_by_name(SITE) else {
+        return Err(arrow::error::ArrowError::SchemaError("rows of several shards without a site".to_owned()));
+    };
+    let sites = arrow::compute::cast(sites, &DataType::Utf8)?;
+    let sites = sites.as_string::<i32>();
+    let of = |at: usize| identity::partition_of(if sites.is_null(at) { "" } else { sites.value(at) }, partitions);
+    // Rows are sorted by site: most rows have that of the row before.
+    let mut last: Option<(usize, bool)> = None;
+    let mut chosen = Vec::with_capacity(sites.len());
+    for at in 0..sites.len() {
+        let same = last.filter(|(before, _)| {
+            sites.is_null(*before) == sites.is_null(at) && sites.value(*before) == sites.value(at)
+        });
+        let is_of = same.map_or_else(|| of(at) == partition, |(_, is_of)| is_of);
+        last = Some((at, is_of));
+        chosen.push(is_of);
     }
+    Ok(BooleanArray::from(chosen))
 }

@@ -7,10 +7,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use airan_model::time::Clock;
+use airan_model::time::{Clock, Micros};
 
 use crate::commit::{CommitError, TableRows};
-use crate::layout;
+use crate::delta::DeltaTable;
+use crate::layout::{self, Shard};
 use crate::metrics::LakeMetrics;
 use crate::schema::{self, SchemaError, TableSchema};
 use crate::settings::LakeSettings;
@@ -34,6 +35,12 @@ struct Inner {
     owner: OnceLock<String>,
     /// The newest version this process knows, by table; maybe not the newest there is. As many as there are tables.
     schemas: Mutex<HashMap<String, TableSchema>>,
+    /// The newest version of each Delta log this process knows, by table; a look for newer ones costs one listing.
+    deltas: Mutex<HashMap<String, DeltaTable>>,
+    /// When the claims were made that outlive trimming: as many as shards were taken over in a month.
+    claims: Mutex<HashMap<(Shard, u64), Micros>>,
+    /// Per table the last removal after which this process made names right.
+    settled: Mutex<HashMap<String, Option<u64>>>,
 }
 
 impl Lake {
@@ -73,7 +80,9 @@ impl Lake {
     /// A lake in a store that is open and can arbitrate.
     pub(crate) fn over(store: Store, settings: LakeSettings, clock: Clock) -> Result<Lake, OpenLakeError> {
         let metrics = LakeMetrics::new()?;
-        Ok(Lake(Arc::new(Inner { store, settings, clock, metrics, owner: OnceLock::new(), schemas: Mutex::default() })))
+        let (schemas, deltas, claims, settled) = Default::default();
+        let owner = OnceLock::new();
+        Ok(Lake(Arc::new(Inner { store, settings, clock, metrics, owner, schemas, deltas, claims, settled })))
     }
 
     /// What this handle and its clones have counted.
@@ -128,6 +137,34 @@ impl Lake {
         }
         let source = object_store::Error::Generic { store: "lake", source: "others add columns all the time".into() };
         Err(StoreError::new("add columns to", layout::schemas(&rows.table), source).into())
+    }
+
+    /// What this process knows of a table's Delta log.
+    pub(crate) fn known_delta(&self, table: &str) -> Option<DeltaTable> {
+        self.0.deltas.lock().unwrap_or_else(PoisonError::into_inner).get(table).cloned()
+    }
+
+    pub(crate) fn remember_delta(&self, table: &DeltaTable) {
+        let mut deltas = self.0.deltas.lock().unwrap_or_else(PoisonError::into_inner);
+        deltas.insert(table.name().to_owned(), table.clone());
+    }
+
+    /// When a claim below the mark was made, if this process has read it.
+    pub(crate) fn known_claim(&self, shard: &Shard, n: u64) -> Option<Micros> {
+        self.0.claims.lock().unwrap_or_else(PoisonError::into_inner).get(&(shard.clone(), n)).copied()
+    }
+
+    pub(crate) fn remember_claim(&self, shard: &Shard, n: u64, at: Micros) {
+        self.0.claims.lock().unwrap_or_else(PoisonError::into_inner).insert((shard.clone(), n), at);
+    }
+
+    /// `None` where this process has never made the names of the table right.
+    pub(crate) fn settled_at(&self, table: &str) -> Option<Option<u64>> {
+        self.0.settled.lock().unwrap_or_else(PoisonError::into_inner).get(table).copied()
+    }
+
+    pub(crate) fn remember_settled(&self, table: &str, removal: Option<u64>) {
+        self.0.settled.lock().unwrap_or_else(PoisonError::into_inner).insert(table.to_owned(), removal);
     }
 
     fn known(&self, table: &str) -> Option<TableSchema> {

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! <table>/date=YYYY-MM-DD/<partition>-<n>-<claim>.parquet      rows, named by a record (S1)
+//! <table>/date=YYYY-MM-DD/compact-<id>.parquet                 rows of several such files of one topic
+//! <table>/_delta_log/<version>.json, .checkpoint.parquet       Delta, the projection of the records
+//! <table>/_held/date=YYYY-MM-DD/<name without .parquet>        the same files for Delta (local disks): the second name
 //! _staging/<topic>/<partition>/<table>/date=…/….parquet.staged the same, waiting for its record (local disks)
 //! _commits/<topic>/partitions.json                             the partition count, fixed for ever
 //! _commits/<topic>/<partition>/<n>.json                        the records (K1); n has 20 digits, so names sort
+//! _commits/<topic>/<partition>/<n>.trimmed                     records up to n may be gone: their files are published
 //! _commits/<topic>/<partition>/newest                          a hint, at or below the newest n; no truth
 //! _state/<topic>/<partition>/<n>-<claim>.state                 the shard state a record names
 //! _schemas/<table>/<version>.arrow                             the table's columns, add-only
-//! _expired/<e>.json, _expired/<e>.done                         what retention has taken out, and that it is deleted
 //! _requests/<id>.json                                          windows to be restated, for the owners of shards
 //! _tmp/ _probe/                                                temporaries
 //! ```
@@ -31,8 +34,8 @@ impl ClaimId {
 pub(crate) const COMMITS: &str = "_commits";
 /// Folder of all table schemas.
 pub(crate) const SCHEMAS: &str = "_schemas";
-/// Folder of all expire records.
-pub(crate) const EXPIRED: &str = "_expired";
+/// Folder of a table's second names.
+const HELD: &str = "_held";
 /// Folder of files that wait for their record.
 pub(crate) const STAGING: &str = "_staging";
 /// Suffix of such a file, so that no glob over `*.parquet` meets it.
@@ -66,6 +69,11 @@ impl Shard {
 
     pub(crate) fn record(&self, n: u64) -> Path {
         self.records().join(format!("{n:020}.json"))
+    }
+
+    /// The mark that records up to `n` may be gone.
+    pub(crate) fn trimmed(&self, n: u64) -> Path {
+        self.records().join(format!("{n:020}.trimmed"))
     }
 
     pub(crate) fn hint(&self) -> Path {
@@ -128,15 +136,58 @@ pub(crate) fn schema(table: &str, version: u64) -> Path {
     schemas(table).join(format!("{version:06}.arrow"))
 }
 
-/// One expire record.
-pub(crate) fn expired(e: u64) -> Path {
-    Path::from_iter([EXPIRED, &format!("{e:020}.json")])
+/// Folder of a table's Delta log.
+pub(crate) fn delta_log(table: &str) -> Path {
+    Path::from_iter([table, "_delta_log"])
 }
 
-/// The mark that an expire record's files are deleted.
-pub(crate) fn expired_done(e: u64) -> Path {
-    Path::from_iter([EXPIRED, &format!("{e:020}.done")])
+/// One commit of it.
+pub(crate) fn delta_commit(table: &str, version: u64) -> Path {
+    delta_log(table).join(format!("{version:020}.json"))
 }
+
+/// One checkpoint of it.
+pub(crate) fn delta_checkpoint(table: &str, version: u64) -> Path {
+    delta_log(table).join(format!("{version:020}.checkpoint.parquet"))
+}
+
+/// The held name of the file at `place`: `<table>/_held/date=…/<name without .parquet>`.
+pub(crate) fn held(place: &Path) -> Option<Path> {
+    let (table, rest) = place.as_ref().split_once('/')?;
+    Some(Path::from(format!("{table}/{HELD}/{}", rest.strip_suffix(".parquet")?)))
+}
+
+/// The place of a held name; `None` if it is none.
+pub(crate) fn place_of_held(held: &Path) -> Option<Path> {
+    let (table, rest) = held.as_ref().split_once('/')?;
+    let rest = rest.strip_prefix(HELD)?.strip_prefix('/')?;
+    Some(Path::from(format!("{table}/{rest}.parquet")))
+}
+
+/// Every name under which the file found at `path` may be met later: out of staging in its place, then held.
+pub(crate) fn names_of(path: &Path) -> Vec<Path> {
+    let mut names = vec![path.clone()];
+    names.extend(place_of(path));
+    if let Some(held) = names.last().and_then(held) {
+        names.push(held);
+    }
+    names
+}
+
+/// Whether `path` is a place: a Parquet file directly in a date's folder of a table.
+pub(crate) fn is_place(path: &Path) -> bool {
+    let parts: Vec<_> = path.parts().collect();
+    matches!(&parts[..], [_, date, name] if date.as_ref().starts_with("date=") && name.as_ref().ends_with(".parquet"))
+}
+
+/// Whether `path` has a name that this crate gives: of a commit or of a rewriting.
+pub(crate) fn is_ours(path: &Path) -> bool {
+    let name = path.filename().unwrap_or_default();
+    name.starts_with(REWRITTEN) || (commit_number(path).is_some() && partition_of(path).is_some())
+}
+
+/// How names of files begin that a rewriting of others made.
+pub(crate) const REWRITTEN: &str = "compact-";
 
 fn stem(n: u64, claim: &ClaimId, attempt: u32) -> String {
     match attempt {
@@ -145,7 +196,7 @@ fn stem(n: u64, claim: &ClaimId, attempt: u32) -> String {
     }
 }
 
-/// The number in the name of a record, an expire record or a schema version: what stands before the first dot.
+/// The number in the name of a record, a mark, a schema version or a Delta commit: what stands before the suffix.
 pub(crate) fn number(path: &Path, suffix: &str) -> Option<u64> {
     path.filename()?.strip_suffix(suffix)?.parse().ok()
 }
@@ -157,9 +208,9 @@ pub(crate) fn commit_number(path: &Path) -> Option<u64> {
     digits.parse().ok()
 }
 
-/// The partition in the name of a Parquet file.
+/// The partition in the name of a Parquet file, or in its held name.
 pub(crate) fn partition_of(path: &Path) -> Option<i32> {
-    path.filename()?.strip_suffix(".parquet")?.split('-').next()?.parse().ok()
+    path.filename()?.split('-').next()?.parse().ok()
 }
 
 /// Days since 1970 of an instant; also right before 1970.
@@ -197,6 +248,10 @@ mod tests {
             assert_eq!((place_of(&shard.staged(&file)), place_of(&file)), (Some(file.clone()), None));
             assert_eq!(date_in(file.as_ref()), Some(20_000), "{file}");
             assert_eq!(commit_number(&shard.state(17, &claim, attempt)), Some(17));
+            let held = held(&file).unwrap();
+            assert!(!held.as_ref().contains(".parquet") && is_place(&file) && !is_place(&held), "{held}");
+            assert_eq!((place_of_held(&held), place_of_held(&file)), (Some(file.clone()), None));
+            assert!(is_ours(&file) && !is_ours(&Path::from("host/date=2026-01-01/notes.parquet")));
         }
         assert_eq!(number(&shard.record(41), ".json"), Some(41));
         assert_eq!(number(&shard.hint(), ".json"), None);

@@ -5,7 +5,12 @@
 //!    ▲                                                  (create-only)      (put-if-absent)  (local disk:
 //!    └──Recovered── claim: newest record, next one as a claim, state, rows of open windows   out of _staging)
 //!
-//!  readers ──▶ files: records' files less what is expired ──▶ SQL tables, rebuild, check, expire
+//!                                                                  │
+//!                                     publish: one Delta commit per table, then records are trimmed
+//!                                                                  ▼
+//!  readers ──▶ files: Delta state + records above its txn ──▶ SQL tables, rebuild, check, expire
+//!                                                                  │
+//!                                     settle: names and bytes of what no longer counts go
 //! ```
 //!
 //! It keeps three invariants, cited by name in code and tests:
@@ -14,14 +19,15 @@
 //!   record says, whatever else lies in the store.
 //! - **K2** Record `n` of a shard is created by exactly one claim. Whoever finds `n` taken reads it: its own bytes mean
 //!   that it had succeeded, another's that it is fenced. An unknown outcome is resolved by reading, never by guessing.
-//! - **S1** A Parquet file counts only if a commit record names it.
+//! - **S1** A Parquet file counts only if the Delta log of its table names it, or a commit record above the table's `txn`.
 //!
-//! What lies where: the text at the top of `layout.rs`. Delta, compaction and restatement are not here yet; records,
-//! schemas and expire records carry a version so that they can come.
+//! What lies where: the text at the top of `layout.rs`. The protocol, step by step, with what a crash at each leaves
+//! behind: `PROTOCOL.md` in this crate's folder.
 
 mod check;
 mod claim;
 mod commit;
+mod delta;
 mod durable;
 mod encode;
 mod expire;
@@ -33,7 +39,7 @@ mod lake;
 mod layout;
 mod metrics;
 mod order;
-mod orphans;
+mod publish;
 mod record;
 mod requests;
 #[cfg(test)]
@@ -41,11 +47,13 @@ mod s3_tests;
 mod schema;
 mod seal;
 mod settings;
+mod settle;
 mod snapshot;
 mod sql;
 mod store;
 #[cfg(test)]
 mod testing;
+mod trim;
 mod writer;
 
 pub use check::{CheckReport, Problem};
@@ -56,6 +64,7 @@ pub use files::{FileEntry, RawRows};
 pub use head::Head;
 pub use lake::Lake;
 pub use metrics::LakeMetrics;
+pub use publish::PublishReport;
 pub use record::ReadError;
 pub use requests::{Request, RequestError, RequestReason};
 pub use schema::SchemaError;

@@ -1,6 +1,6 @@
 //! What the lake counts about itself.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 
 /// Counters of one process's writing to a lake. The binary owns the registry.
 #[derive(Clone, Debug)]
@@ -27,6 +27,14 @@ pub struct LakeMetrics {
     pub expired_bytes: IntCounter,
     /// Files of dead claims removed.
     pub orphans: IntCounter,
+    /// Files that Delta names since this process published them.
+    pub published_files: IntCounter,
+    /// Tables that a pass could not publish.
+    pub publish_failures: IntCounter,
+    /// Commit records trimmed after their files were published.
+    pub trimmed_records: IntCounter,
+    /// Age of the oldest commit with a file that Delta does not name yet, seconds; of the last pass of this process.
+    pub publish_lag_seconds: IntGauge,
 }
 
 impl LakeMetrics {
@@ -57,6 +65,19 @@ impl LakeMetrics {
             expired_files: IntCounter::new("airan_lake_expired_files_total", "Files taken out by retention.")?,
             expired_bytes: IntCounter::new("airan_lake_expired_bytes_total", "Bytes taken out by retention.")?,
             orphans: IntCounter::new("airan_lake_orphans_total", "Files of dead claims removed.")?,
+            published_files: IntCounter::new("airan_lake_published_files_total", "Files published to Delta.")?,
+            publish_failures: IntCounter::new(
+                "airan_lake_publish_failures_total",
+                "Tables that could not be published and are tried again.",
+            )?,
+            trimmed_records: IntCounter::new(
+                "airan_lake_trimmed_records_total",
+                "Commit records trimmed after their files were published.",
+            )?,
+            publish_lag_seconds: IntGauge::new(
+                "airan_lake_publish_lag_seconds",
+                "Age of the oldest commit with a file that is not in Delta yet.",
+            )?,
         })
     }
 
@@ -76,10 +97,14 @@ impl LakeMetrics {
             &self.expired_files,
             &self.expired_bytes,
             &self.orphans,
+            &self.published_files,
+            &self.publish_failures,
+            &self.trimmed_records,
         ];
         for counter in counters {
             registry.register(Box::new(counter.clone()))?;
         }
+        registry.register(Box::new(self.publish_lag_seconds.clone()))?;
         registry.register(Box::new(self.commit_seconds.clone()))
     }
 }

@@ -173,7 +173,7 @@ impl Lake {
     /// # Errors
     /// If it cannot be read.
     pub async fn partitions(&self, topic: &str) -> Result<Option<i32>, ClaimError> {
-        crate::claim::partitions(self.store(), topic).await
+        Ok(crate::claim::partitions(self.store(), topic).await?)
     }
 }
 

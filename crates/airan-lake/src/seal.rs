@@ -16,8 +16,14 @@ impl Checksum {
         Checksum::from_crc32(crc32fast::hash(bytes))
     }
 
-    fn from_crc32(sum: u32) -> Checksum {
+    /// From a CRC-32 that was summed up piece by piece.
+    pub(crate) fn from_crc32(sum: u32) -> Checksum {
         Checksum(format!("crc32:{sum:08x}"))
+    }
+
+    /// As it was written; compared, never computed with.
+    pub(crate) fn from_text(text: &str) -> Checksum {
+        Checksum(text.to_owned())
     }
 }
 

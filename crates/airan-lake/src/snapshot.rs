@@ -1,7 +1,8 @@
 //! A lake's store as one query sees it: only reading, and files that move or go while it runs.
 //!
 //! On a local disk a file of the newest commit may be found in `_staging/` and get its place in the table before it is
-//! read; it is then read there. A file that is nowhere is an error that tells the reader what to do.
+//! read, or be published and leave its place again; it is then read under its later names. A file that is nowhere is an
+//! error that tells the reader what to do.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ impl std::fmt::Display for SnapshotStore {
 
 fn gone(path: &Path) -> Error {
     let what = format!(
-        "{path} is not there: retention took it out after the query began, so run it again; if it stays away, \
+        "{path} is not there: it was taken out after the query began, so run it again; if it stays away, \
          `airan lake check` tells what is lost"
     );
     Error::Generic { store: STORE, source: what.into() }
@@ -52,25 +53,23 @@ fn only_reads<T>(operation: &str) -> Result<T> {
 #[async_trait]
 impl ObjectStore for SnapshotStore {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        match (self.0.get_opts(location, options.clone()).await, layout::place_of(location)) {
-            (Err(Error::NotFound { .. }), Some(place)) => match self.0.get_opts(&place, options).await {
-                Err(Error::NotFound { .. }) => Err(gone(&place)),
-                found => found,
-            },
-            (Err(Error::NotFound { .. }), None) => Err(gone(location)),
-            (found, _) => found,
+        for name in layout::names_of(location) {
+            match self.0.get_opts(&name, options.clone()).await {
+                Err(Error::NotFound { .. }) => {}
+                found => return found,
+            }
         }
+        Err(gone(location))
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        match (self.0.get_ranges(location, ranges).await, layout::place_of(location)) {
-            (Err(Error::NotFound { .. }), Some(place)) => match self.0.get_ranges(&place, ranges).await {
-                Err(Error::NotFound { .. }) => Err(gone(&place)),
-                found => found,
-            },
-            (Err(Error::NotFound { .. }), None) => Err(gone(location)),
-            (found, _) => found,
+        for name in layout::names_of(location) {
+            match self.0.get_ranges(&name, ranges).await {
+                Err(Error::NotFound { .. }) => {}
+                found => return found,
+            }
         }
+        Err(gone(location))
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -1,4 +1,5 @@
-//! SQL over the lake: one table per table, over exactly the files that count (S1), and `<table>_latest` views.
+//! SQL over the lake: one table per table, over exactly the files that count (S1: the Delta state and the records above it),
+//! and `<table>_latest` views.
 //!
 //! `register` takes one snapshot: every query of the session, and every table within a query, sees the lake as of that
 //! moment. Files are chosen by what their records say (date, times) before any is opened; inside, DataFusion prunes by the
@@ -69,8 +70,9 @@ impl Lake {
     ///
     /// Registering again in the same context replaces the snapshot. A table has all columns it ever had, and `date`.
     ///
-    /// A query sees its snapshot however much is committed meanwhile. A file that retention takes out while a query wants
-    /// it is an error that says so, never a missing row: register and run it again.
+    /// A query sees its snapshot however much is committed, published, compacted or expired meanwhile: files that are taken out
+    /// are held for a day. A file that is gone after that is an error that says so, never a missing row: register and run it
+    /// again.
     ///
     /// # Errors
     /// If the records cannot be read, or `context` holds something else under one of the names.

@@ -73,7 +73,7 @@ pub(crate) fn windows(table: &str, rows: &[WindowRow<'_>]) -> TableRows {
 
 /// A commit whose state tells its offset.
 pub(crate) fn commit(next_offset: i64, tables: Vec<TableRows>) -> Commit {
-    Commit { next_offset, tables, state: format!("state at {next_offset}").into() }
+    Commit { next_offset, tables, state: format!("state at {next_offset}").into(), needed_from: None }
 }
 
 /// A lake that keeps everything for ever.

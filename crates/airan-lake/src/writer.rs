@@ -161,6 +161,7 @@ impl ShardWriter {
         let record = Record {
             version: RECORD_VERSION,
             n,
+            takes: false,
             at: self.lake.clock().now(),
             next_offset: Some(commit.next_offset),
             state: Some(StateFile {
@@ -170,6 +171,7 @@ impl ShardWriter {
             }),
             files,
             newest_ts,
+            needed_from: commit.needed_from,
             ..self.newest.clone()
         };
         Ok(Offer { fingerprint, bytes: record.to_bytes()?, record })

@@ -55,7 +55,6 @@ pub(crate) struct Progress {
     pub entities_forgotten: u64,
     pub untracked: u64,
     pub misshapen: u64,
-    pub needed_from: Micros,
     pub steps: Steps,
 }
 
@@ -88,7 +87,6 @@ impl Progress {
             entities_forgotten: streams.iter().map(|stream| stream.rises.entities.forgotten).sum(),
             untracked: streams.iter().map(|stream| stream.rises.entities.untracked).sum(),
             misshapen: streams.iter().map(|stream| stream.rises.misshapen).sum(),
-            needed_from: shard.needed_from(),
             steps: shard.steps,
         }
     }
@@ -141,27 +139,6 @@ impl Board {
     /// Takes a shard's report down.
     pub fn remove(&self, partition: i32) {
         self.lock().shards.remove(&partition);
-    }
-
-    /// The start of the oldest open window of all `partitions` shards, as far as each has come: one that is stuck or has stopped
-    /// since holds back what it needs and no more.
-    ///
-    /// # Errors
-    /// Why it is not known, in which case nothing may be removed.
-    pub fn needed_from(&self, partitions: i32) -> Result<Micros, String> {
-        let reports = self.lock();
-        let (here, all) = (reports.shards.len() as i64, i64::from(partitions));
-        if here != all {
-            return Err(format!("{here} of {all} shards are here"));
-        }
-        let mut least = Micros::MAX;
-        for (partition, report) in &reports.shards {
-            let Some(progress) = &report.progress else {
-                return Err(format!("shard {partition} has not been at work since the start"));
-            };
-            least = least.min(progress.needed_from);
-        }
-        Ok(least)
     }
 }
 

@@ -58,7 +58,12 @@ impl Shard {
                 is_stopped: stage.stopped().is_some(),
             });
         }
-        let commit = Commit { next_offset: self.next_offset, tables, state: state::write(self)? };
+        let commit = Commit {
+            next_offset: self.next_offset,
+            tables,
+            state: state::write(self)?,
+            needed_from: Some(self.needed_from()),
+        };
         Ok(Begun { commit, results })
     }
 

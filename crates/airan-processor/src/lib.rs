@@ -11,6 +11,7 @@ mod golden_input;
 mod histogram_rises;
 mod late;
 mod load;
+mod maintenance;
 mod metrics;
 mod open;
 mod processor;

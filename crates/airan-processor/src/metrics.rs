@@ -31,9 +31,11 @@ pub struct ProcessorMetrics {
     pub rejected: IntCounterVec,
     /// `airan_processor_rejected_unrecorded_total`: refusals that could not be written to the rejected topic.
     pub rejected_unrecorded: IntCounter,
+    /// `airan_processor_publish_failures_total`: passes of publishing to Delta that could not begin.
+    pub publish_failures: IntCounter,
     /// `airan_processor_retention_failures_total`: runs of the lake's retention that failed.
     pub retention_failures: IntCounter,
-    /// `airan_processor_retention_skipped_total`: runs left out because not every shard has been at work.
+    /// `airan_processor_retention_skipped_total`: runs left out because not every shard has committed yet.
     pub retention_skipped: IntCounter,
     /// `airan_processor_lake_over_bytes`: bytes over `lake.max_bytes` that open windows still need.
     pub over_bytes: IntGauge,
@@ -292,13 +294,17 @@ impl ProcessorMetrics {
                 "airan_processor_rejected_unrecorded_total",
                 "Refusals that could not be written to the rejected topic.",
             )?,
+            publish_failures: IntCounter::new(
+                "airan_processor_publish_failures_total",
+                "Passes of publishing to Delta that could not begin.",
+            )?,
             retention_failures: IntCounter::new(
                 "airan_processor_retention_failures_total",
                 "Runs of the lake's retention that failed.",
             )?,
             retention_skipped: IntCounter::new(
                 "airan_processor_retention_skipped_total",
-                "Runs of the lake's retention left out because not every shard has been at work.",
+                "Runs of the lake's retention left out because not every shard has committed yet.",
             )?,
             over_bytes: IntGauge::new(
                 "airan_processor_lake_over_bytes",
@@ -322,6 +328,7 @@ impl ProcessorMetrics {
             &self.rebuilt_rows,
             &self.fenced,
             &self.rejected_unrecorded,
+            &self.publish_failures,
             &self.retention_failures,
             &self.retention_skipped,
         ] {

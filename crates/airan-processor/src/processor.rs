@@ -1,4 +1,4 @@
-//! The processor: one consumer, a crew of shards, and the lake's retention.
+//! The processor: one consumer, a crew of shards, and the lake's maintenance.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,13 +6,14 @@ use std::time::Duration;
 use airan_bus::{Bus, ConsumeError, Consumer, Event};
 use airan_lake::Lake;
 use airan_model::catalog::Catalog;
-use airan_model::time::{Clock, Micros};
+use airan_model::time::Clock;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, Readiness};
 use crate::crew::Crew;
+use crate::maintenance::Maintenance;
 use crate::metrics::ProcessorMetrics;
 use crate::rejects::Rejects;
 use crate::results::Results;
@@ -112,7 +113,7 @@ impl Processor {
         let shared = self.shared(notices);
         let mut crew = Crew::new(shared, threads.clone());
         threads.spawn(self.watch_lag(shutdown.clone()));
-        threads.spawn(self.keep_retention(shutdown.clone()));
+        threads.spawn(self.keep_the_lake(shutdown.clone()));
         let mut expelled = None;
         if let Some(mut consumer) = self.consumer(&shutdown).await {
             while !shutdown.is_cancelled() && expelled.is_none() {
@@ -231,43 +232,17 @@ impl Processor {
         }
     }
 
-    /// Applies the lake's retention now and then, while this process owns every shard.
-    fn keep_retention(&self, shutdown: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
-        let (bus, board, lake) = (Arc::clone(&self.bus), self.board.clone(), self.lake.clone());
-        let (clock, metrics) = (self.clock.clone(), Arc::clone(&self.metrics));
-        let every = self.setup.settings.retention_every.get();
-        let mut waits: Option<String> = None;
-        async move {
-            while !shutdown.is_cancelled() {
-                tokio::time::sleep(every).await;
-                let needed_from = match board.needed_from(bus.partitions()) {
-                    Ok(needed_from) => Some(needed_from).filter(|from| *from != Micros::MAX),
-                    Err(reason) => {
-                        metrics.retention_skipped.inc();
-                        if waits.replace(reason.clone()).as_ref() != Some(&reason) {
-                            tracing::warn!(%reason, "retention waits, the lake only grows: every shard must have been at work");
-                        }
-                        continue;
-                    }
-                };
-                waits = None;
-                match lake.expire(clock.now(), needed_from).await {
-                    Ok(report) => {
-                        if report.over_bytes > 0 && metrics.over_bytes.get() == 0 {
-                            tracing::warn!(
-                                bytes = report.over_bytes,
-                                "the lake is over lake.max_bytes, and all of the rest is needed by open windows"
-                            );
-                        }
-                        metrics.over_bytes.set(i64::try_from(report.over_bytes).unwrap_or(i64::MAX));
-                    }
-                    Err(error) => {
-                        metrics.retention_failures.inc();
-                        tracing::warn!(error = %causes(&error), "retention failed: trying again later");
-                    }
-                }
-            }
-        }
+    /// Publishing and retention, while this process owns partition 0.
+    fn keep_the_lake(&self, shutdown: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+        let maintenance = Maintenance {
+            bus: Arc::clone(&self.bus),
+            lake: self.lake.clone(),
+            board: self.board.clone(),
+            clock: self.clock.clone(),
+            metrics: Arc::clone(&self.metrics),
+            waits: None,
+        };
+        maintenance.run(self.setup.settings.clone(), shutdown)
     }
 }
 

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use airan_lake::LakeSettings;
 use airan_model::message::Message;
-use airan_model::time::HOUR;
+use airan_model::time::{HOUR, Micros};
 use bytes::Bytes;
 use futures::StreamExt;
 use prometheus::Registry;

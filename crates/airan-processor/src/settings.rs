@@ -19,6 +19,8 @@ pub struct Settings {
     pub counters: CounterSettings,
     /// Limits on windows.
     pub windows: WindowSettings,
+    /// How often the processor that owns partition 0 publishes commits to Delta.
+    pub publish_every: DurationSetting,
     /// How often the lake's retention is applied; it never takes a row that an open window still needs.
     pub retention_every: DurationSetting,
     /// How long the last commit of a shard may take when it is revoked or the process stops.
@@ -96,6 +98,7 @@ impl Settings {
             .not_zero("counters.entities", self.counters.entities as u64)
             .not_zero("windows.state_bytes", self.windows.state_bytes.get())
             .not_zero("windows.dirty", self.windows.dirty as u64)
+            .timer("publish_every", self.publish_every)
             .timer("retention_every", self.retention_every)
             .timer("stop_within", self.stop_within)
             .finish()
@@ -114,6 +117,7 @@ mod tests {
             "identities": {"foreign_memory": "1h", "agent_memory": "40d", "ranges": 1_000_000},
             "counters": {"idle": "24h", "entities": 1_000_000},
             "windows": {"state_bytes": "256MiB", "dirty": 100_000},
+            "publish_every": "60s",
             "retention_every": "10m",
             "stop_within": "20s",
         });
@@ -138,6 +142,7 @@ mod tests {
             (Box::new(|s| s.identities.ranges = 0), "processor.identities.ranges"),
             (Box::new(|s| s.counters.entities = 0), "processor.counters.entities"),
             (Box::new(|s| s.windows.state_bytes = 0.into()), "processor.windows.state_bytes"),
+            (Box::new(move |s| s.publish_every = zero), "processor.publish_every"),
             (Box::new(move |s| s.retention_every = zero), "processor.retention_every"),
             (Box::new(move |s| s.stop_within = zero), "processor.stop_within"),
         ];

@@ -105,7 +105,7 @@ pub async fn skip(
     let state = Sheets::read(recovered.state)?;
     let skipped = state.table("shard").map_or(0, |shard| shard.count(0, "skipped"));
     let state = state.with_count("shard", "skipped", skipped.saturating_add(loss.offsets()))?;
-    let commit = Commit { next_offset: loss.until, tables: Vec::new(), state };
+    let commit = Commit { next_offset: loss.until, tables: Vec::new(), state, needed_from: None };
     let summary = writer.commit(&commit).await?;
     Ok((loss, summary.n))
 }

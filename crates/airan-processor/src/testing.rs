@@ -53,6 +53,7 @@ pub(crate) fn settings() -> Settings {
         },
         counters: CounterSettings { idle: "24h".parse().unwrap(), entities: 100_000 },
         windows: WindowSettings { state_bytes: "256MiB".parse().unwrap(), dirty: 1_000 },
+        publish_every: "1h".parse().unwrap(),
         retention_every: "1h".parse().unwrap(),
         stop_within: "5s".parse().unwrap(),
     }

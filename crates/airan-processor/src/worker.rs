@@ -340,7 +340,7 @@ impl From<ClaimError> for Fault {
 impl From<ReadError> for Fault {
     fn from(error: ReadError) -> Fault {
         match error {
-            ReadError::Store(_) => Fault::Retry(causes(&error)),
+            ReadError::Store(_) | ReadError::Gone { .. } => Fault::Retry(causes(&error)),
             _ => Fault::Stop(causes(&error)),
         }
     }

@@ -1,4 +1,4 @@
-//! `airan lake`: files, soundness, retention.
+//! `airan lake`: files, soundness, publishing, retention.
 
 use airan_lake::Lake;
 use airan_model::time::{Clock, Micros, format_rfc3339};
@@ -20,8 +20,15 @@ pub enum LakeCommand {
         #[command(flatten)]
         printed: Printed,
     },
-    /// Checks that records, files and shard states agree; reads every file whole
+    /// Checks that records, Delta logs, files and shard states agree; reads every file whole
     Check {
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Publishes what is committed to the tables' Delta logs, as a running processor does by itself
+    ///
+    /// Safe beside running processors. Commit records whose files are published are trimmed; the newest of each shard stays.
+    Publish {
         #[command(flatten)]
         settings: Settings,
     },
@@ -39,6 +46,7 @@ pub async fn run(command: LakeCommand) -> Result<()> {
     match command {
         LakeCommand::Files { table, settings, printed } => files(table, &settings, &printed).await,
         LakeCommand::Check { settings } => check(&settings).await,
+        LakeCommand::Publish { settings } => publish(&settings).await,
         LakeCommand::Expire { settings } => expire(&settings).await,
     }
 }
@@ -73,8 +81,8 @@ async fn files(table: Option<String>, settings: &Settings, printed: &Printed) ->
             file.bytes.to_string(),
             format_rfc3339(file.min_ts),
             format_rfc3339(file.max_ts),
-            file.partition.to_string(),
-            file.n.to_string(),
+            file.partition.map(|partition| partition.to_string()).unwrap_or_default(),
+            file.n.map(|n| n.to_string()).unwrap_or_default(),
         ]);
     }
     listing.print(&mut out, printed.format)
@@ -84,8 +92,15 @@ async fn check(settings: &Settings) -> Result<()> {
     let (_, lake) = open(settings).await?;
     let report = lake.check().await?;
     println!(
-        "{} shards, {} commit records, {} files, {} rows, {} bytes, {} orphans",
-        report.shards, report.records, report.files, report.rows, report.bytes, report.orphans
+        "{} shards, {} commit records, {} files of which {} are in {} Delta tables, {} rows, {} bytes, {} orphans",
+        report.shards,
+        report.records,
+        report.files,
+        report.published,
+        report.deltas,
+        report.rows,
+        report.bytes,
+        report.orphans
     );
     for problem in &report.problems {
         println!("{problem}");
@@ -97,42 +112,54 @@ async fn check(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
+async fn publish(settings: &Settings) -> Result<()> {
+    let config = settings.load()?.config;
+    let clock = Clock::system();
+    let lake = Lake::open(&config.lake, clock.clone()).await.context("cannot open the lake (lake.path)")?;
+    let report = lake.publish(clock.now()).await?;
+    println!(
+        "{} files with {} rows published in {} Delta commits, {} commit records trimmed",
+        report.files, report.rows, report.commits, report.records
+    );
+    failed(&report.failures)
+}
+
+/// Says which tables failed and why.
+fn failed(failures: &[(String, String)]) -> Result<()> {
+    for (table, reason) in failures {
+        eprintln!("table {table}: {reason}");
+    }
+    match failures.len() {
+        0 => Ok(()),
+        count => bail!("{count} tables failed, the others are done: run it again when the reason is gone"),
+    }
+}
+
 async fn expire(settings: &Settings) -> Result<()> {
     let config = settings.load()?.config;
     let clock = Clock::system();
     let lake = Lake::open(&config.lake, clock.clone()).await.context("cannot open the lake (lake.path)")?;
     let needed_from = needed_from(&config, &lake).await?;
     let report = lake.expire(clock.now(), needed_from).await?;
-    if report.gave_way {
-        bail!("another process applies the retention at this moment; nothing was done");
-    }
     println!(
-        "{} files with {} rows and {} bytes taken out, {} bytes stay",
-        report.files, report.rows, report.bytes, report.kept_bytes
+        "{} files with {} rows and {} bytes taken out, {} bytes stay; {} bytes of files that are out are kept a day for \
+         readers at work",
+        report.files, report.rows, report.bytes, report.kept_bytes, report.held_bytes
     );
-    Ok(())
+    failed(&report.failures)
 }
 
 /// The start of the oldest window that may be open: in each partition with raw rows, the start of its last closed window, of the
 /// pipeline that is furthest behind. Without closed windows nothing may go.
 async fn needed_from(config: &crate::config::Config, lake: &Lake) -> Result<Option<Micros>> {
     let catalog = wiring::load_catalog(config)?;
-    let tables = lake.tables().await?;
-    let mut partitions = std::collections::BTreeSet::new();
-    for stream in catalog.streams().filter(|stream| tables.contains(&stream.name.to_string())) {
-        partitions.extend(lake.files(&stream.name).await?.into_iter().map(|file| file.partition));
-    }
+    let shards = lake.newest_times().await?;
+    let is_raw = |table: &String| catalog.streams().any(|stream| stream.name.to_string() == *table);
+    let with_rows: Vec<_> = shards.iter().filter(|(_, _, newest)| newest.keys().any(is_raw)).collect();
     let mut needed = None;
     for pipeline in pipelines::load(config, &catalog).await? {
-        let mut closed = std::collections::BTreeMap::new();
-        if tables.contains(&pipeline.spec.table) {
-            for file in lake.files(&pipeline.spec.table).await? {
-                let newest = closed.entry(file.partition).or_insert(file.max_ts);
-                *newest = file.max_ts.max(*newest);
-            }
-        }
         // A pipeline that never closed a window in a partition may have had no rows there, or not be through with them.
-        let oldest = partitions.iter().filter_map(|partition| closed.get(partition).copied()).min();
+        let oldest = with_rows.iter().filter_map(|(_, _, newest)| newest.get(&pipeline.spec.table).copied()).min();
         needed = [needed, oldest].into_iter().flatten().min();
     }
     Ok(Some(needed.unwrap_or(Micros::MIN)))

@@ -1,0 +1,321 @@
+use std::sync::Arc;
+
+use airan_model::time::DAY;
+use arrow::array::AsArray;
+use proptest::prelude::*;
+
+use super::*;
+use crate::faults::{Fault, FaultyStore, Op};
+use crate::testing::{
+    SECOND, TOPIC, assert_sound, claim, commit, faulty_local, faulty_object, ids, ids_from, over, raw, rows, times,
+};
+
+/// The lake on a local disk, or in an object store.
+fn lake(staged: bool, folder: &std::path::Path) -> (Lake, Arc<FaultyStore>) {
+    if staged { faulty_local(folder) } else { faulty_object() }
+}
+
+/// The numbers of the records that are there.
+async fn numbers(lake: &Lake) -> (u64, Vec<u64>) {
+    let shard = Shard { topic: TOPIC.to_owned(), partition: 0 };
+    let listed = record::listed(lake.store(), &shard).await.unwrap();
+    (listed.trimmed, [listed.left, listed.numbers].concat())
+}
+
+/// Scenario: commits, a pass, more commits, a pass; on a local disk and in an object store.
+/// Guarantees: S1; every row is read once before, between and after; records that are published go, the claim and the newest
+/// stay; a claim goes on where the last commit ended, and open windows are rebuilt from published rows.
+#[tokio::test]
+async fn rows_are_read_once_before_and_after_publishing() {
+    for staged in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let (lake, _) = lake(staged, folder.path());
+        let mut writer = claim(&lake).await;
+        writer.commit(&commit(10, vec![rows("t", 0..10), rows("u", 0..5)])).await.unwrap();
+        writer.commit(&commit(20, vec![rows("t", 10..20)])).await.unwrap();
+        let report = lake.publish(SECOND).await.unwrap();
+        let expected = PublishReport { commits: 2, files: 3, rows: 25, records: 1, failures: vec![] };
+        assert_eq!(report, expected, "staged {staged}");
+        assert_eq!(numbers(&lake).await, (2, vec![1, 3]), "the claim and the newest stay");
+        assert_eq!(ids(&lake, "t").await, (0..20).collect::<Vec<_>>(), "staged {staged}");
+        assert_eq!(lake.files("u").await.unwrap().len(), 1);
+        assert_sound(&lake).await;
+
+        writer.commit(&commit(30, vec![rows("t", 20..30)])).await.unwrap();
+        assert_eq!(ids(&lake, "t").await, (0..30).collect::<Vec<_>>(), "published and not");
+        assert_eq!(ids_from(&lake, "t", 15 * SECOND).await, (15..30).collect::<Vec<_>>());
+        let again = lake.publish(SECOND).await.unwrap();
+        assert_eq!((again.commits, again.files, again.records), (1, 1, 1));
+        let nothing = lake.publish(SECOND).await.unwrap();
+        assert_eq!(nothing, PublishReport::default());
+        let (mut writer, recovered) = lake.claim(TOPIC, 0, 1).await.unwrap();
+        assert_eq!((recovered.unwrap().next_offset, writer.n()), (30, 5));
+        writer.commit(&commit(40, vec![rows("t", 30..40)])).await.unwrap();
+        lake.publish(SECOND).await.unwrap();
+        assert_eq!(ids(&lake, "t").await, (0..40).collect::<Vec<_>>());
+        assert_eq!(numbers(&lake).await, (5, vec![1, 5, 6]), "both claims and the newest");
+        let report = lake.check().await.unwrap();
+        assert_eq!((report.files, report.published, report.deltas, report.problems), (5, 5, 2, vec![]));
+    }
+}
+
+/// Scenario: each step of a pass fails before or after it is done; then a pass without faults.
+/// Guarantees: S1; at every moment each row is read once, and in the end everything is published and the lake sound.
+#[tokio::test]
+async fn a_pass_that_fails_at_any_step_loses_and_doubles_nothing() {
+    for staged in [true, false] {
+        for (op, part) in [
+            (Op::Put, "_delta_log/"),
+            (Op::Copy, "_held/"),
+            (Op::Copy, "t/date="),
+            (Op::Put, ".trimmed"),
+            (Op::Delete, "_commits/"),
+            (Op::Get, "_delta_log/"),
+            (Op::Get, "_commits/"),
+        ] {
+            for fault in [Fault::Before, Fault::After] {
+                let what = format!("staged {staged}, {op:?} {part} {fault:?}");
+                let folder = tempfile::tempdir().unwrap();
+                let (lake, store) = lake(staged, folder.path());
+                let mut writer = claim(&lake).await;
+                for at in 0..3 {
+                    writer.commit(&commit((at + 1) * 10, vec![rows("t", at * 10..at * 10 + 10)])).await.unwrap();
+                    lake.publish(SECOND).await.unwrap();
+                }
+                writer.commit(&commit(40, vec![rows("t", 30..40), rows("u", 0..3)])).await.unwrap();
+                writer.commit(&commit(50, vec![rows("t", 40..50)])).await.unwrap();
+                store.next(1, op, part, fault);
+                let _ = lake.publish(SECOND).await;
+                store.heal();
+                assert_eq!(ids(&lake, "t").await, (0..50).collect::<Vec<_>>(), "{what}");
+                assert_eq!(ids(&lake, "u").await, [0, 1, 2], "{what}");
+                lake.publish(SECOND).await.unwrap();
+                let files = lake.files("t").await.unwrap();
+                assert_eq!(files.len(), 5, "{what}");
+                let report = lake.check().await.unwrap();
+                assert_eq!((report.published, report.problems), (6, vec![]), "{what}");
+                assert_eq!(numbers(&lake).await, (5, vec![1, 6]), "{what}");
+            }
+        }
+    }
+}
+
+/// Scenario: an owner is frozen after its commit; another takes the shard over, commits and publishes, and every record that
+/// may go is trimmed; then the first wakes up and commits.
+/// Guarantees: K2; it is fenced, because the claim that took its shard outlives trimming. When the owner had offered a record
+/// that was taken and trimmed since, offering it again changes nothing that is read.
+#[tokio::test]
+async fn an_owner_from_before_the_trimming_is_fenced() {
+    for staged in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let (lake, store) = lake(staged, folder.path());
+        let mut first = claim(&lake).await;
+        first.commit(&commit(10, vec![rows("t", 0..10)])).await.unwrap();
+        store.next(1, Op::Put, "_commits/telemetry/0/00000000000000000003", Fault::After);
+        store.next(1, Op::Get, "_commits/telemetry/0/00000000000000000003", Fault::Before);
+        let wanted = commit(20, vec![rows("t", 10..20)]);
+        assert!(first.commit(&wanted).await.is_err(), "done, and not known");
+        let mut second = claim(&lake).await;
+        for at in 2..5 {
+            second.commit(&commit((at + 1) * 10, vec![rows("t", at * 10..at * 10 + 10)])).await.unwrap();
+            lake.publish(SECOND).await.unwrap();
+        }
+        assert_eq!(numbers(&lake).await, (6, vec![1, 4, 7]));
+        let again = first.commit(&wanted).await;
+        let fenced = match again {
+            Ok(_) => first.commit(&commit(30, vec![rows("t", 90..99)])).await.unwrap_err(),
+            Err(error) => error,
+        };
+        assert!(matches!(fenced, crate::commit::CommitError::Fenced { .. }), "{fenced}");
+        lake.publish(SECOND).await.unwrap();
+        assert_eq!(ids(&lake, "t").await, (0..50).collect::<Vec<_>>());
+        assert_eq!(numbers(&lake).await, (6, vec![1, 4, 7]), "what it put below the mark is gone");
+        assert_sound(&lake).await;
+    }
+}
+
+/// Scenario: two publishers, each of which any operation may stop before or after; they take turns at random steps. A third
+/// has loaded the tables before all of it, and commits what it saw.
+/// Guarantees: S1; each file is in the log once, each row is read once.
+#[tokio::test]
+async fn publishers_beside_each_other_are_harmless() {
+    let (lake, store) = faulty_object();
+    let others = [over(&store), over(&store)];
+    let mut writer = claim(&lake).await;
+    writer.commit(&commit(1, vec![rows("t", 0..1)])).await.unwrap();
+    let zombie = over(&store);
+    let mut seen = DeltaTable::load_or_new(&zombie, "t").await.unwrap();
+    let stale: Vec<Live> = crate::files::counted(&zombie, Some("t")).await.unwrap().files;
+    for round in 1..20i64 {
+        writer.commit(&commit(round + 1, vec![rows("t", round..round + 1)])).await.unwrap();
+        let at = ["_delta_log/", "_commits/", ".trimmed", "_last"][round as usize % 4];
+        store.next(
+            1,
+            [Op::Put, Op::Get, Op::Delete][round as usize % 3],
+            at,
+            [Fault::Before, Fault::After][round as usize % 2],
+        );
+        let (first, second) = tokio::join!(others[0].publish(SECOND), others[1].publish(SECOND));
+        let _ = (first, second);
+        store.heal();
+        let change = Change { operation: "publish", add: stale.clone(), txns: newest(&stale), ..Change::default() };
+        assert!(seen.commit(change, SECOND).await.is_err() || round == 0, "a version was made twice");
+        assert_eq!(ids(&lake, "t").await, (0..=round).collect::<Vec<_>>(), "round {round}");
+    }
+    lake.publish(SECOND).await.unwrap();
+    assert_eq!(lake.files("t").await.unwrap().len(), 20);
+    assert_sound(&lake).await;
+}
+
+/// Scenario: a hundred and more versions.
+/// Guarantees: a checkpoint is made, and a process that knows nothing reads from it.
+#[tokio::test]
+async fn a_log_gets_checkpoints() {
+    let (lake, store) = faulty_object();
+    let mut writer = claim(&lake).await;
+    for at in 0..105 {
+        writer.commit(&commit(at + 1, vec![rows("t", at..at + 1)])).await.unwrap();
+        lake.publish(SECOND).await.unwrap();
+    }
+    let checkpoint = lake.store().size(&layout::delta_checkpoint("t", 100)).await.unwrap();
+    assert!(checkpoint.is_some());
+    for version in 0..=100 {
+        lake.store().remove(&layout::delta_commit("t", version)).await.unwrap();
+    }
+    assert_eq!(ids(&over(&store), "t").await, (0..105).collect::<Vec<_>>());
+    assert_sound(&over(&store)).await;
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    /// The owner commits rows of one date, and tries again while the store fails.
+    Commit { date: i64, rows: i64 },
+    /// One pass, which may fail.
+    Publish,
+    /// The same by another process, which may know older versions.
+    PublishElsewhere,
+    /// Dates before this one go, however often the store fails.
+    Expire { before: i64 },
+    /// Another takes the shard.
+    Claim,
+    /// The next operation of this kind fails.
+    Fail { op: Op, fault: Fault, part: &'static str },
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let fail = (
+        prop::sample::select(vec![Op::Put, Op::Put, Op::Copy, Op::Get, Op::Delete]),
+        prop::sample::select(vec![Fault::Before, Fault::After]),
+        prop::sample::select(vec!["", "_delta_log/", "_commits/", "_held/"]),
+    );
+    prop_oneof![
+        5 => (0..6i64, 0..4i64).prop_map(|(date, rows)| Act::Commit { date, rows }),
+        4 => Just(Act::Publish),
+        2 => Just(Act::PublishElsewhere),
+        1 => (0..6i64).prop_map(|before| Act::Expire { before }),
+        1 => Just(Act::Claim),
+        4 => fail.prop_map(|(op, fault, part)| Act::Fail { op, fault, part }),
+    ]
+}
+
+/// Does it until the store lets it.
+async fn at_last<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(mut work: impl FnMut() -> F) -> T {
+    let mut last = None;
+    for _ in 0..50 {
+        match work().await {
+            Ok(done) => return done,
+            Err(error) => last = Some(error),
+        }
+    }
+    panic!("more failures than were asked for: {last:?}");
+}
+
+/// The `id`s of all rows that count, sorted; read however often the store fails.
+async fn counted_ids(lake: &Lake) -> Vec<i64> {
+    let read = || async {
+        let rows = lake.raw_rows(TOPIC, 0, "t", Micros::MIN).await?;
+        futures::TryStreamExt::try_collect::<Vec<arrow::array::RecordBatch>>(rows).await
+    };
+    let mut ids = Vec::new();
+    for batch in at_last(read).await {
+        ids.extend_from_slice(batch["id"].as_primitive::<arrow::datatypes::Int64Type>().values());
+    }
+    ids.sort_unstable();
+    ids
+}
+
+/// Plays `acts` against a model: the rows by date.
+async fn play(lake: Lake, other: Lake, store: Arc<FaultyStore>, acts: Vec<Act>) {
+    let mut writer = at_last(|| lake.claim(TOPIC, 0, 1)).await.0;
+    let mut model: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    let (mut next, mut offset) = (0, 0);
+    for act in acts {
+        match act {
+            Act::Commit { date, rows: count } => {
+                let ids: Vec<i64> = (next..next + count).collect();
+                let at: Vec<Micros> = ids.iter().map(|id| date * DAY + id * SECOND).collect();
+                let id: arrow::array::ArrayRef = Arc::new(arrow::array::Int64Array::from(ids.clone()));
+                offset += 1;
+                let wanted = commit(offset, vec![raw("t", &[("ts", times(&at)), ("id", id)])]);
+                let mut tries = 0;
+                while let Err(error) = writer.commit(&wanted).await {
+                    assert!(tries < 50, "{error}");
+                    tries += 1;
+                }
+                model.entry(date).or_default().extend(ids);
+                next += count;
+            }
+            Act::Publish => drop(lake.publish(10 * DAY).await),
+            Act::PublishElsewhere => drop(other.publish(10 * DAY).await),
+            Act::Expire { before } => {
+                let now = 100 * 365 * DAY + before * DAY;
+                at_last(|| async {
+                    let report = lake.expire(now, None).await.map_err(|error| error.to_string())?;
+                    match report.failures.as_slice() {
+                        [] => Ok(()),
+                        failures => Err(format!("{failures:?}")),
+                    }
+                })
+                .await;
+                model.retain(|date, _| *date >= before);
+            }
+            Act::Claim => writer = at_last(|| lake.claim(TOPIC, 0, 1)).await.0,
+            Act::Fail { op, fault, part } => store.next(1, op, part, fault),
+        }
+        let mut expected: Vec<i64> = model.values().flatten().copied().collect();
+        expected.sort_unstable();
+        assert_eq!(counted_ids(&lake).await, expected, "after {act:?}");
+    }
+    store.heal();
+    let mut expected: Vec<i64> = model.values().flatten().copied().collect();
+    expected.sort_unstable();
+    assert_eq!(counted_ids(&other).await, expected);
+    at_last(|| lake.claim(TOPIC, 0, 1)).await;
+    // A process that knows nothing makes all names right.
+    let report = lake.expire(10 * DAY, None).await.unwrap();
+    assert_eq!(report.failures, vec![]);
+    assert_eq!(counted_ids(&lake).await, expected);
+    assert_sound(&lake).await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Scenario: commits, claims, passes of publishing by two processes, and retention, while any operation of the store fails
+    /// before or after it is done; on an object store and on a local disk.
+    /// Guarantees: S1, K1; after every step exactly the rows that were committed and not expired are read, each once; in the end
+    /// the lake is sound, with every name where it belongs.
+    #[test]
+    fn exactly_the_rows_of_a_model_are_read(acts in prop::collection::vec(act(), 1..24), staged: bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (lake, store) = lake(staged, folder.path());
+        let other = if staged { over_disk(&store, folder.path()) } else { over(&store) };
+        runtime.block_on(play(lake, other, store, acts));
+    }
+}
+
+/// Another process's handle of the lake on the same disk.
+fn over_disk(store: &Arc<FaultyStore>, folder: &std::path::Path) -> Lake {
+    let store = crate::store::Store::over(Arc::clone(store) as _, true);
+    Lake::over(store, crate::testing::settings(folder), crate::testing::clock()).unwrap()
+}
