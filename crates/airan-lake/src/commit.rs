@@ -17,7 +17,7 @@ pub struct Commit {
     /// The shard state, opaque to the lake.
     pub state: Bytes,
     /// Raw rows from this time on may be needed to rebuild the shard's windows, so retention leaves them; `Micros::MAX` if none
-    /// are. Absent: not known, and retention leaves everything.
+    /// are. Absent: as the commit before said, or not known, and then retention leaves everything.
     pub needed_from: Option<Micros>,
 }
 

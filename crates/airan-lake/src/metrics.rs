@@ -1,6 +1,6 @@
 //! What the lake counts about itself.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Counters of one process's writing to a lake. The binary owns the registry.
 #[derive(Clone, Debug)]
@@ -35,6 +35,12 @@ pub struct LakeMetrics {
     pub trimmed_records: IntCounter,
     /// Age of the oldest commit with a file that Delta does not name yet, seconds; of the last pass of this process.
     pub publish_lag_seconds: IntGauge,
+    /// Files that count, by table. This and the next two are of the last pass of publishing, and only of the elected process.
+    pub table_files: IntGaugeVec,
+    /// Bytes of them, by table.
+    pub table_bytes: IntGaugeVec,
+    /// Newest version of the Delta log, by table.
+    pub delta_version: IntGaugeVec,
 }
 
 impl LakeMetrics {
@@ -78,7 +84,18 @@ impl LakeMetrics {
                 "airan_lake_publish_lag_seconds",
                 "Age of the oldest commit with a file that is not in Delta yet.",
             )?,
+            table_files: by_table("airan_lake_table_files", "Files of the table that count.")?,
+            table_bytes: by_table("airan_lake_table_bytes", "Bytes of the table's files that count.")?,
+            delta_version: by_table("airan_lake_delta_version", "Newest version of the table's Delta log.")?,
         })
+    }
+
+    /// Takes the gauges of the whole lake down: another process is elected to know them.
+    pub fn withdraw(&self) {
+        self.publish_lag_seconds.set(0);
+        for gauge in [&self.table_files, &self.table_bytes, &self.delta_version] {
+            gauge.reset();
+        }
     }
 
     /// Adds all to `registry`.
@@ -105,6 +122,13 @@ impl LakeMetrics {
             registry.register(Box::new(counter.clone()))?;
         }
         registry.register(Box::new(self.publish_lag_seconds.clone()))?;
+        for gauge in [&self.table_files, &self.table_bytes, &self.delta_version] {
+            registry.register(Box::new(gauge.clone()))?;
+        }
         registry.register(Box::new(self.commit_seconds.clone()))
     }
+}
+
+fn by_table(name: &str, help: &str) -> Result<IntGaugeVec, prometheus::Error> {
+    IntGaugeVec::new(Opts::new(name, help), &["table"])
 }

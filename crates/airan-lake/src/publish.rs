@@ -13,7 +13,7 @@ use airan_model::time::Micros;
 use object_store::path::Path;
 
 use crate::delta::{Change, DeltaError, DeltaTable};
-use crate::files::{Live, Places, named};
+use crate::files::{Live, Places, is_above, load_all, named};
 use crate::lake::Lake;
 use crate::layout::{self, Shard};
 use crate::record::{self, ReadError, Run};
@@ -136,23 +136,31 @@ impl Lake {
         Ok(())
     }
 
-    /// Gauges: how far publishing is behind.
+    /// Gauges: what there is, and how far publishing is behind.
     async fn note_published(&self, runs: &[Run], now: Micros) -> Result<(), ReadError> {
-        let mut oldest: Option<Micros> = None;
-        for (table, files) in by_table(runs) {
-            let delta = DeltaTable::load(self, &table).await?;
-            for live in files {
-                let is_published = match (&delta, live.shard(), live.origin) {
-                    (Some(delta), Some(shard), Some(origin)) => delta.txn(&shard).is_some_and(|txn| origin.n <= txn),
-                    _ => false,
-                };
-                if !is_published {
-                    oldest = Some(oldest.map_or(live.at, |oldest| oldest.min(live.at)));
+        let tables = self.tables().await?;
+        let deltas = load_all(self, &tables).await?;
+        let waiting: Vec<Live> =
+            runs.iter().flat_map(|run| &run.records).flat_map(named).filter(|live| is_above(&deltas, live)).collect();
+        let oldest = waiting.iter().map(|live| live.at).min();
+        let metrics = self.metrics();
+        metrics.publish_lag_seconds.set(oldest.map_or(0, |oldest| now.saturating_sub(oldest) / 1_000_000));
+        for table in &tables {
+            let published = deltas.get(table).into_iter().flat_map(DeltaTable::files);
+            let files = published.chain(waiting.iter().filter(|live| live.file.table == *table));
+            let (count, bytes) = files.fold((0, 0), |(count, bytes), live| (count + 1, bytes + live.file.bytes));
+            let version = deltas.get(table).and_then(DeltaTable::version);
+            let gauges = [
+                (&metrics.table_files, Some(count)),
+                (&metrics.table_bytes, Some(bytes)),
+                (&metrics.delta_version, version),
+            ];
+            for (gauge, value) in gauges {
+                if let Some(value) = value {
+                    gauge.with_label_values(&[table]).set(i64::try_from(value).unwrap_or(i64::MAX));
                 }
             }
         }
-        let behind = oldest.map_or(0, |oldest| now.saturating_sub(oldest) / 1_000_000);
-        self.metrics().publish_lag_seconds.set(behind);
         Ok(())
     }
 }

@@ -167,6 +167,115 @@ async fn publishers_beside_each_other_are_harmless() {
     assert_sound(&lake).await;
 }
 
+/// Scenario: files of two shards, published, are rewritten as one under another name, as a compaction does; the shards' owners
+/// look for their rows, from any time on.
+/// Guarantees: each gets exactly the rows of its own sites; SQL and the list of files have every row once; the old names are
+/// gone from globs at once, and a reader that has them reads on.
+#[tokio::test]
+async fn a_rewritten_file_gives_each_shard_its_own_rows() {
+    for staged in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let (lake, _) = lake(staged, folder.path());
+        let mut expected = [Vec::new(), Vec::new()];
+        for partition in 0..2 {
+            let mut writer = lake.claim(TOPIC, partition, 2).await.unwrap().0;
+            let all = rows("t", 0..60);
+            let sites: Vec<String> = (0..60).map(|id| format!("site-{}", id % 7)).collect();
+            let here: arrow::array::BooleanArray =
+                sites.iter().map(|site| Some(airan_model::identity::partition_of(site, 2) == partition)).collect();
+            let columns = [
+                ("ts", Arc::clone(&all.batches[0]["ts"])),
+                ("site", Arc::new(arrow::array::StringArray::from(sites)) as arrow::array::ArrayRef),
+                ("id", Arc::clone(&all.batches[0]["id"])),
+            ];
+            let mut mine = raw("t", &columns);
+            mine.batches[0] = arrow::compute::filter_record_batch(&mine.batches[0], &here).unwrap();
+            let ids = mine.batches[0]["id"].as_primitive::<arrow::datatypes::Int64Type>().values().to_vec();
+            expected[usize::try_from(partition).unwrap()] = ids;
+            writer.commit(&commit(1, vec![mine])).await.unwrap();
+        }
+        assert!(expected.iter().all(|ids| !ids.is_empty()));
+        lake.publish(SECOND).await.unwrap();
+        let before = lake.raw_rows(TOPIC, 0, "t", Micros::MIN).await.unwrap();
+
+        let schema = crate::schema::load(lake.store(), "t").await.unwrap().unwrap();
+        let mut together = raw("t", &[]);
+        for partition in 0..2 {
+            let batches: Vec<_> =
+                futures::TryStreamExt::try_collect(lake.raw_rows(TOPIC, partition, "t", Micros::MIN).await.unwrap())
+                    .await
+                    .unwrap();
+            together.batches.extend::<Vec<arrow::array::RecordBatch>>(batches);
+        }
+        let encoded = crate::encode::encode(&crate::encode::parts(&schema, &together).unwrap()[0]).unwrap();
+        let mut delta = DeltaTable::load(&lake, "t").await.unwrap().unwrap();
+        let old: Vec<Live> = delta.files().cloned().collect();
+        let mut new = old[0].clone();
+        new.origin = None;
+        new.file.path = "t/date=1970-01-01/compact-0123.parquet".to_owned();
+        (new.file.rows, new.file.bytes) = (encoded.rows, encoded.bytes.len() as u64);
+        (new.file.min_ts, new.file.max_ts) = (encoded.min_ts, encoded.max_ts);
+        new.file.checksum = encoded.checksum.clone();
+        lake.store().create(&new.stored(lake.store()), encoded.bytes).await.unwrap();
+        let remove = old.iter().map(|live| live.file.path.clone()).collect();
+        let change = Change { operation: "compact", add: vec![new], remove, rearranges: true, ..Change::default() };
+        delta.commit(change, SECOND).await.unwrap();
+        lake.settle().await.unwrap();
+
+        for (partition, ids) in expected.iter().enumerate() {
+            for from in [Micros::MIN, 30 * SECOND] {
+                let rows = lake.raw_rows(TOPIC, partition as i32, "t", from).await.unwrap();
+                let batches: Vec<arrow::array::RecordBatch> = futures::TryStreamExt::try_collect(rows).await.unwrap();
+                let found = batches
+                    .iter()
+                    .flat_map(|batch| batch["id"].as_primitive::<arrow::datatypes::Int64Type>().values().to_vec());
+                let mut found: Vec<i64> = found.collect();
+                found.sort_unstable();
+                let wanted: Vec<i64> = ids.iter().copied().filter(|id| id * SECOND >= from).collect();
+                assert_eq!(found, wanted, "staged {staged}, partition {partition} from {from}");
+            }
+        }
+        let files = lake.files("t").await.unwrap();
+        assert_eq!((files.len(), files[0].rows, files[0].partition), (1, 60, None));
+        let batches: Vec<arrow::array::RecordBatch> = futures::TryStreamExt::try_collect(before).await.unwrap();
+        assert_eq!(batches.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), expected[0].len());
+        assert_sound(&lake).await;
+    }
+}
+
+/// Scenario: on a local disk the bound is exceeded by files that are out and held for readers, then by files that count.
+/// Guarantees: held ones go first, although their day is not over, and nothing that counts goes for their sake.
+#[tokio::test]
+async fn held_files_give_way_to_the_bound_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lake, store) = faulty_local(folder.path());
+    let mut writer = claim(&lake).await;
+    for date in 0..4i64 {
+        let at: Vec<Micros> = (0..50).map(|row| date * DAY + row * SECOND).collect();
+        let id: arrow::array::ArrayRef =
+            Arc::new(arrow::array::Int64Array::from_iter_values(date * 50..date * 50 + 50));
+        writer.commit(&commit(date + 1, vec![raw("t", &[("ts", times(&at)), ("id", id)])])).await.unwrap();
+    }
+    let bytes = lake.files("t").await.unwrap()[0].bytes;
+    let keeping = |bound: u64, days: u64| {
+        let mut settings = crate::testing::settings(folder.path());
+        settings.max_bytes = Some(bound.into());
+        settings.raw_retention = std::time::Duration::from_secs(days * 86_400).into();
+        let store = crate::store::Store::over(Arc::clone(&store) as _, true);
+        Lake::over(store, settings, crate::testing::clock()).unwrap()
+    };
+    let report = keeping(100 * bytes, 2).expire(4 * DAY, None).await.unwrap();
+    assert_eq!((report.files, report.held_bytes > 0, report.vacuumed), (2, true, 0), "{report:?}");
+    let report = keeping(report.kept_bytes, 2).expire(4 * DAY, None).await.unwrap();
+    assert_eq!((report.files, report.held_bytes, report.vacuumed), (0, 0, 2), "{report:?}");
+    assert_eq!(lake.files("t").await.unwrap().len(), 2);
+    // Too little for both that count: the older goes, and its bytes too.
+    let report = keeping(report.kept_bytes - 1, 2).expire(4 * DAY, None).await.unwrap();
+    assert_eq!((report.files, report.held_bytes, report.vacuumed, report.over_bytes), (1, 0, 1, 0), "{report:?}");
+    assert_eq!(ids(&lake, "t").await, (150..200).collect::<Vec<_>>());
+    assert_sound(&lake).await;
+}
+
 /// Scenario: a hundred and more versions.
 /// Guarantees: a checkpoint is made, and a process that knows nothing reads from it.
 #[tokio::test]

@@ -171,7 +171,8 @@ impl ShardWriter {
             }),
             files,
             newest_ts,
-            needed_from: commit.needed_from,
+            // What was said before is on the safe side.
+            needed_from: commit.needed_from.or(self.newest.needed_from),
             ..self.newest.clone()
         };
         Ok(Offer { fingerprint, bytes: record.to_bytes()?, record })

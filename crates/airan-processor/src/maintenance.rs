@@ -98,6 +98,9 @@ impl Maintenance {
     }
 
     async fn publish(&self, shutdown: &CancellationToken) {
+        if !self.is_elected() {
+            return self.lake.metrics().withdraw();
+        }
         let work = self.lake.publish(self.clock.now());
         match self.while_elected(PUBLISH_WITHIN, shutdown, work).await {
             Some(Ok(report)) if report.commits > 0 => {
@@ -148,3 +151,7 @@ impl Maintenance {
         tracing::warn!(error = reason, "retention failed: trying again later");
     }
 }
+
+#[cfg(test)]
+#[path = "maintenance_tests.rs"]
+mod tests;
