@@ -14,6 +14,7 @@ mod fleet;
 mod memory;
 mod otlp;
 mod report;
+mod restate;
 mod settings;
 mod stage;
 mod usage;
@@ -73,6 +74,8 @@ fn all(rows: usize) -> Result<()> {
     let encode = run("parquet", seconds)?;
     let stage = run("stage", seconds)?;
     report::stage(&decode, &group, &encode, &stage);
+    println!("\nevery window computed again from raw rows, and committed\n");
+    report::extra(&run("restate", seconds)?);
     println!("\n{REQUESTS} OTLP/HTTP requests of {} points\n", otlp::POINTS);
     let prost = run("prost", REQUESTS)?;
     let door = run("door", REQUESTS)?;
@@ -105,6 +108,7 @@ fn part(name: &str, size: usize) -> Result<()> {
             "group_by" => stage::group_by(size).await,
             "parquet" => stage::parquet(size),
             "stage" => stage::whole(size).await,
+            "restate" => restate::all_windows(size).await,
             "prost" => otlp::decode(size),
             "door" => door::serve(size).await,
             "memory" => memory::open_window(size).await,

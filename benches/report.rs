@@ -100,3 +100,10 @@ pub fn memory(part: &Part) {
         println!("  {what:<40} {:>8.1} KiB", value / 1024.0);
     }
 }
+
+/// Whatever else a part has counted.
+pub fn extra(part: &Part) {
+    for (what, value) in &part.extra {
+        println!("  {what:<40} {value:>10.0}");
+    }
+}

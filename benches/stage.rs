@@ -34,7 +34,8 @@ pub fn fleet() -> Result<(Arc<Catalog>, Fleet)> {
     Ok((catalog, fleet))
 }
 
-fn messages(fleet: &Fleet, seconds: usize) -> Vec<Rows> {
+/// The fleet's rows as bus messages, one a second.
+pub fn messages(fleet: &Fleet, seconds: usize) -> Vec<Rows> {
     (0..seconds).map(|second| fleet.message(second)).collect()
 }
 
@@ -133,7 +134,7 @@ pub async fn whole(seconds: usize) -> Result<Part> {
 }
 
 /// The series of a family by their last label's value.
-fn values(registry: &Registry, name: &str) -> BTreeMap<String, f64> {
+pub fn values(registry: &Registry, name: &str) -> BTreeMap<String, f64> {
     let families = registry.gather();
     let family = families.iter().filter(|family| family.name() == name);
     let series = family.flat_map(|family| family.get_metric());
@@ -146,7 +147,8 @@ fn values(registry: &Registry, name: &str) -> BTreeMap<String, f64> {
         .collect()
 }
 
-async fn pipeline(catalog: &Catalog) -> Result<Pipeline> {
+/// The benchmark's pipeline, planned.
+pub async fn pipeline(catalog: &Catalog) -> Result<Pipeline> {
     let sql = query("tumble(ts, INTERVAL '10 seconds')", "energy_joules_increase");
     let schema_of = |stream: &str| catalog.stream(stream).map(|stream| Arc::clone(stream.schema()));
     let plan = PipelinePlan::new("bench", &sql, &schema_of).await?;

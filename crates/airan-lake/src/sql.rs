@@ -24,7 +24,7 @@ use datafusion::datasource::table_schema::TableSchema as ScanSchema;
 use datafusion::datasource::view::ViewTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::functions_window::expr_fn::row_number;
+use datafusion::functions_window::expr_fn::rank;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
     Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown, TableType, lit,
@@ -43,7 +43,9 @@ use crate::snapshot::SnapshotStore;
 
 /// What a view's name adds to its window table's.
 pub(crate) const LATEST: &str = "_latest";
-/// Of the results of one group and window, the one with the highest value counts.
+/// Column whose windows are restated together.
+const SITE: &str = "site";
+/// Of the results of one site and window, the one with the highest value counts.
 const REVISION: &str = "revision";
 /// The place of a row among the revisions of its result; only inside the view.
 const PLACE: &str = "__airan_place";
@@ -66,7 +68,7 @@ pub enum QueryError {
 
 impl Lake {
     /// Adds every table that was ever written to `context`, as it is now, and a `<table>_latest` view per window table:
-    /// of each (keys, `window_start`) the row of the newest revision.
+    /// of each (site, `window_start`) the rows of the newest revision.
     ///
     /// Registering again in the same context replaces the snapshot. A table has all columns it ever had, and `date`.
     ///
@@ -111,8 +113,9 @@ fn replace(context: &SessionContext, name: &str, table: Arc<dyn TableProvider>) 
     context.register_table(TableReference::bare(name), table).map(drop)
 }
 
-/// The newest revision of each (keys, time, date). The date follows from the time; it is there so that a filter on either
-/// reaches the files.
+/// The newest revision of each (site, time, date): a restatement says everything of a window of a site, so that a group it no
+/// longer has is gone. Where there is no site, of each (keys, time, date). The date follows from the time; it is there so that
+/// a filter on either reaches the files.
 fn latest(name: &str, keys: &[String], table: &Arc<LakeTable>) -> Result<LogicalPlan, DataFusionError> {
     let schema = table.schema();
     let scan =
@@ -120,10 +123,11 @@ fn latest(name: &str, keys: &[String], table: &Arc<LakeTable>) -> Result<Logical
     if schema.field_with_name(REVISION).is_err() {
         return scan()?.build();
     }
-    let same: Vec<Expr> =
-        keys.iter().map(String::as_str).chain([table.schema.time_column.as_str(), DATE]).map(column).collect();
+    let site = keys.iter().filter(|key| *key == SITE).map(String::as_str).collect::<Vec<_>>();
+    let whose = if site.is_empty() { keys.iter().map(String::as_str).collect() } else { site };
+    let same: Vec<Expr> = whose.into_iter().chain([table.schema.time_column.as_str(), DATE]).map(column).collect();
     let newest_first = column(REVISION).sort(false, false);
-    let place = row_number().partition_by(same).order_by(vec![newest_first]).build()?.alias(PLACE);
+    let place = rank().partition_by(same).order_by(vec![newest_first]).build()?.alias(PLACE);
     let all: Vec<Expr> = schema.fields().iter().map(|field| column(field.name())).collect();
     scan()?.window([place])?.filter(column(PLACE).eq(lit(1u64)))?.project(all)?.build()
 }

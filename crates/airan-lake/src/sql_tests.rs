@@ -138,6 +138,35 @@ async fn the_view_has_the_newest_revision_of_each_result() {
     assert_eq!(all, ["window_start", "site", "value", "revision", "date"]);
 }
 
+/// Scenario: a window of a site with two groups is restated, and then has only one.
+/// Guarantees: the view shows what the newest revision of the site's window says, and no group of an older one.
+#[tokio::test]
+async fn a_group_that_a_restatement_no_longer_has_is_gone_from_the_view() {
+    let (lake, _) = faulty_object();
+    let mut writer = claim(&lake).await;
+    let of = |site: &str, groups: &[(&str, i64)], revision: i32| {
+        let start: ArrayRef = times(&vec![0; groups.len()]);
+        let mut table = raw(
+            "w",
+            &[
+                ("window_start", start),
+                ("site", Arc::new(StringArray::from_iter_values(groups.iter().map(|_| site)))),
+                ("part", Arc::new(StringArray::from_iter_values(groups.iter().map(|group| group.0)))),
+                ("value", Arc::new(Int64Array::from_iter_values(groups.iter().map(|group| group.1)))),
+                ("revision", Arc::new(arrow::array::Int32Array::from_iter_values(groups.iter().map(|_| revision)))),
+            ],
+        );
+        table.kind = TableKind::Windows { keys: vec!["site".to_owned(), "part".to_owned()] };
+        table.time_column = "window_start";
+        table
+    };
+    writer.commit(&commit(1, vec![of("a", &[("x", 1), ("y", 2)], 0)])).await.unwrap();
+    writer.commit(&commit(2, vec![of("b", &[("x", 3), ("y", 4)], 0)])).await.unwrap();
+    writer.commit(&commit(3, vec![of("a", &[("x", 11)], 1)])).await.unwrap();
+    let context = session(&lake).await;
+    assert_eq!(integers(&context, "SELECT value FROM w_latest ORDER BY value").await, [3, 4, 11]);
+}
+
 /// Scenario: a commit comes while a session is open; then the session registers again. A table that never had a row yet.
 /// Guarantees: a session sees one moment; registering again shows the next.
 #[tokio::test]

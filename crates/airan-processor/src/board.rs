@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use airan_model::time::Micros;
 
 use crate::late::LateReason;
+use crate::restate::shard::Work;
 use crate::shard::Shard;
 use crate::steps::Steps;
 use crate::sums::Sums;
@@ -47,8 +48,13 @@ pub(crate) struct Progress {
     pub watermarks: Vec<(Arc<str>, Micros)>,
     pub stages: Vec<StageProgress>,
     pub late: Vec<(Arc<str>, String, LateReason, u64)>,
+    /// Stretches of windows to be restated, and log time of the oldest mark.
     pub dirty: usize,
-    pub dirty_dropped: u64,
+    pub dirty_since: Option<Micros>,
+    pub dirty_coarsened: u64,
+    pub restated: Work,
+    /// Requests, by pipeline, that are not done.
+    pub requests: usize,
     pub batches: usize,
     pub batches_forgotten: u64,
     pub entities: usize,
@@ -79,8 +85,11 @@ impl Progress {
             watermarks: shard.setup.streams.iter().filter_map(|of| watermark(&of.stream.name)).collect(),
             stages: shard.stages.iter().map(StageProgress::of).collect(),
             late: shard.lates.rows().map(|late| (Arc::clone(late.0), late.1.to_owned(), late.2, late.3)).collect(),
-            dirty: shard.lates.dirty().len(),
-            dirty_dropped: shard.lates.dirty_dropped,
+            dirty: shard.marks.stretches(),
+            dirty_since: shard.marks.oldest(),
+            dirty_coarsened: shard.marks.coarsened,
+            restated: shard.work,
+            requests: shard.requests.running(),
             batches: streams.iter().map(|stream| stream.identities.batches()).sum(),
             batches_forgotten: streams.iter().map(|stream| stream.identities.forgotten_early).sum(),
             entities: streams.iter().map(|stream| stream.rises.entities.len()).sum(),

@@ -1,6 +1,6 @@
 //! From a shard's work to one commit of the lake.
 //!
-//! Raw rows, closed windows and the state that goes with them become true together or not at all. Nothing is applied between
+//! Raw rows, closed and restated windows and the state that goes with them become true together or not at all. Nothing is applied between
 //! [`Shard::begin_commit`] and [`Shard::finish_commit`], so a commit that has to be repeated is the same one each time.
 
 use airan_lake::{Commit, TableKind, TableRows};
@@ -8,6 +8,7 @@ use airan_model::catalog::Stream;
 use airan_model::schema;
 use airan_model::time::Micros;
 use airan_window::ClosedWindow;
+use arrow::array::RecordBatch;
 
 use crate::exported::Exported;
 use crate::setup::Pipeline;
@@ -44,12 +45,15 @@ impl Shard {
                 tables.push(raw_table(&of.stream, batches));
             }
         }
+        let mut restated = self.take_outcome();
         let mut results = Vec::with_capacity(self.stages.len());
-        for stage in &mut self.stages {
+        for (index, stage) in self.stages.iter_mut().enumerate() {
             let closed = std::mem::take(&mut stage.closed);
             stage.exported.add(&stage.pipeline.spec, &closed);
-            if !closed.is_empty() {
-                tables.push(window_table(&stage.pipeline, &closed));
+            let mut rows: Vec<RecordBatch> = closed.iter().map(|window| window.rows.clone()).collect();
+            rows.extend(restated.remove(&index).into_iter().flatten());
+            if !rows.is_empty() {
+                tables.push(window_table(&stage.pipeline, rows));
             }
             results.push(PipelineResult {
                 closed,
@@ -72,10 +76,11 @@ impl Shard {
         self.sums = self.sums.committed();
         (self.is_touched, self.committed_at) = (false, self.log_time);
         self.load.turn(&self.steps);
+        self.marks.settle();
     }
 }
 
-fn raw_table(stream: &Stream, batches: Vec<arrow::array::RecordBatch>) -> TableRows {
+fn raw_table(stream: &Stream, batches: Vec<RecordBatch>) -> TableRows {
     let entity: Vec<String> = stream.entity.iter().map(|column| column.name.clone()).collect();
     let place = [schema::SITE, schema::NODE].map(str::to_owned);
     TableRows {
@@ -88,13 +93,13 @@ fn raw_table(stream: &Stream, batches: Vec<arrow::array::RecordBatch>) -> TableR
     }
 }
 
-fn window_table(pipeline: &Pipeline, closed: &[ClosedWindow]) -> TableRows {
+fn window_table(pipeline: &Pipeline, batches: Vec<RecordBatch>) -> TableRows {
     let keys = pipeline.plan.group_columns();
     let site = keys.iter().filter(|key| *key == schema::SITE);
     let rest = keys.iter().filter(|key| *key != schema::SITE && *key != schema::REGION);
     TableRows {
         table: pipeline.spec.table.clone(),
-        batches: closed.iter().map(|window| window.rows.clone()).collect(),
+        batches,
         sort_by: site.chain(rest.clone()).cloned().collect(),
         time_column: WINDOW_START,
         bloom: rest.cloned().collect(),

@@ -7,6 +7,7 @@
 //! What is forgotten depends on append times alone, so two readers of one log drop the same rows (**W3**).
 
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use airan_model::identity::is_gateway_source;
 use airan_model::time::{MINUTE, Micros};
@@ -14,7 +15,8 @@ use arrow::array::{Array, BooleanArray, BooleanBufferBuilder, Int64Array, String
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use crate::ranges::Ranges;
+use crate::completeness::{Gap, Gaps};
+use crate::ranges::{Range, Ranges};
 use crate::settings::IdentitySettings;
 
 /// Forgotten batches are swept out when the log's time passes a multiple of this.
@@ -26,6 +28,8 @@ pub(crate) struct IdentityColumns<'a> {
     pub batch: &'a StringArray,
     pub seq: &'a Int64Array,
     pub source: &'a StringArray,
+    pub site: &'a StringArray,
+    pub ts: &'a [Micros],
 }
 
 /// What became of the rows of a message.
@@ -44,6 +48,8 @@ pub(crate) struct Admitted {
 pub(crate) struct Known {
     pub node: Box<str>,
     pub batch: Box<str>,
+    /// Of its first row.
+    pub site: Box<str>,
     /// Made by the gateway for one request.
     pub is_foreign: bool,
     /// Append time of the last message with a row of it.
@@ -63,6 +69,10 @@ pub(crate) struct Identities {
     max_ranges: usize,
     /// Batches forgotten before their time because there were too many.
     pub forgotten_early: u64,
+    /// What senders' own batches lack, as last asked for; absent where that may have changed.
+    gaps: Option<Arc<Gaps>>,
+    /// Sites and spans of time in which a gap began, or was filled in part; the shard takes them over.
+    pub changed: Vec<(Box<str>, Micros, Micros)>,
 }
 
 impl Identities {
@@ -76,6 +86,8 @@ impl Identities {
             agent_memory: settings.agent_memory.micros(),
             max_ranges: settings.ranges,
             forgotten_early: 0,
+            gaps: None,
+            changed: Vec::new(),
         }
     }
 
@@ -104,11 +116,20 @@ impl Identities {
             let before = known.seen.len();
             let mut fresh = 0;
             parts.clear();
-            known.seen.add(first, last, |a, b| {
+            let run_of = Range { first, last, from: rows.ts[row], to: rows.ts[row + run - 1] };
+            if !known.is_foreign
+                && let Some((from, to)) = known.seen.gap_around(run_of)
+            {
+                self.changed.push((known.site.clone(), from, to));
+            }
+            known.seen.add(run_of, |a, b| {
                 fresh += (b - a + 1) as usize;
                 parts.push((a, b));
             });
             self.ranges = self.ranges + known.seen.len() - before;
+            if !known.is_foreign && fresh > 0 && known.seen.len().max(before) > 1 {
+                self.gaps = None;
+            }
             if fresh < run && new.is_none() {
                 let mut builder = BooleanBufferBuilder::new(count);
                 builder.append_n(row, true);
@@ -134,6 +155,7 @@ impl Identities {
             if let Some(known) = self.known.get_bucket_mut(bucket) {
                 let memory = if known.is_foreign { self.foreign_memory } else { self.agent_memory };
                 if log_time.saturating_sub(known.last_seen) > memory {
+                    self.gaps = None;
                     self.ranges -= known.seen.len();
                     known.seen = Ranges::default();
                 }
@@ -145,6 +167,7 @@ impl Identities {
         self.insert(Known {
             node: node.into(),
             batch: batch.into(),
+            site: rows.site.value(row).into(),
             is_foreign,
             last_seen: log_time,
             seen: Ranges::default(),
@@ -165,6 +188,7 @@ impl Identities {
     }
 
     fn forget_idle(&mut self, log_time: Micros) {
+        self.gaps = None;
         self.next_sweep = log_time.div_euclid(SWEEP).saturating_add(1).saturating_mul(SWEEP);
         let (foreign, agent) = (self.foreign_memory, self.agent_memory);
         let mut ranges = 0;
@@ -196,6 +220,24 @@ impl Identities {
                 self.insert(known);
             }
         }
+    }
+
+    /// Rows that senders with numbers of their own have numbered and that have not come.
+    pub fn gaps(&mut self) -> Arc<Gaps> {
+        if let Some(gaps) = &self.gaps {
+            return Arc::clone(gaps);
+        }
+        let mut gaps = Gaps::default();
+        let mut holed: Vec<&Known> =
+            self.known.iter().filter(|known| !known.is_foreign && known.seen.len() > 1).collect();
+        // In an order of their own, so that sums do not depend on the places of a hash table (W3).
+        holed.sort_by(|a, b| (&a.node, &a.batch).cmp(&(&b.node, &b.batch)));
+        for known in holed {
+            known.seen.gaps().for_each(|(rows, edges)| gaps.add(&known.site, Gap { edges, rows }));
+        }
+        let gaps = Arc::new(gaps);
+        self.gaps = Some(Arc::clone(&gaps));
+        gaps
     }
 
     /// Everything remembered, in no order.

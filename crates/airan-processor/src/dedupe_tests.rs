@@ -14,7 +14,10 @@ fn admit(identities: &mut Identities, source: Option<&str>, rows: &[Row<'_>], at
     let batch: StringArray = rows.iter().map(|row| row.1).collect();
     let seq: Int64Array = rows.iter().map(|row| row.2).collect();
     let source: StringArray = rows.iter().map(|_| source).collect();
-    let admitted = identities.admit(&IdentityColumns { node: &node, batch: &batch, seq: &seq, source: &source }, at);
+    let site: StringArray = rows.iter().map(|_| Some("s")).collect();
+    let ts: Vec<Micros> = rows.iter().map(|row| row.2.unwrap_or(0)).collect();
+    let columns = IdentityColumns { node: &node, batch: &batch, seq: &seq, source: &source, site: &site, ts: &ts };
+    let admitted = identities.admit(&columns, at);
     let new = admitted.new.map_or(vec![true; rows.len()], |new| new.iter().map(|new| new.unwrap()).collect());
     assert_eq!(new.iter().filter(|new| !**new).count() as u64, admitted.duplicates);
     (new, admitted.anonymous)

@@ -105,6 +105,14 @@ impl Entities {
         found
     }
 
+    /// The entity of a row, if it is known; nothing changes.
+    pub fn get(&self, columns: &[Option<&StringArray>], row: usize) -> Option<u32> {
+        let mut key = Vec::with_capacity(128);
+        write_key(&mut key, columns, row);
+        let hash = self.hasher.hash_one(&*key);
+        self.by_key.find(hash, |number| *self.entities[*number as usize].key == *key).copied()
+    }
+
     fn find_key(&mut self, key: &[u8], before: u32, log_time: Micros) -> Found {
         let guess = self.entities.get(before as usize).map_or(UNTRACKED, |entity| entity.follower);
         let entity = match self.entities.get(guess as usize) {
@@ -130,7 +138,7 @@ impl Entities {
     fn touch(&mut self, entity: u32, log_time: Micros) -> bool {
         let entity = &mut self.entities[entity as usize];
         let was_idle = log_time.saturating_sub(entity.last_seen) > self.idle;
-        entity.last_seen = log_time;
+        entity.last_seen = entity.last_seen.max(log_time);
         self.forgotten += u64::from(was_idle);
         was_idle
     }

@@ -29,7 +29,7 @@ const TOLERANCE: f64 = 1e-9;
 /// Differences that are written out; the rest are counted.
 const SHOWN: usize = 20;
 
-type Row = Map<String, Value>;
+pub(crate) type Row = Map<String, Value>;
 
 /// How a pipeline's test went.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -155,7 +155,7 @@ pub(crate) fn to_rows(rows: &RecordBatch) -> Result<Vec<Row>, arrow::error::Arro
 }
 
 /// What differs between expected and found rows. Rows are matched by window and group, not by their order.
-fn compare(expected: &[Row], found: &[Row], keys: &[String]) -> Vec<String> {
+pub(crate) fn compare(expected: &[Row], found: &[Row], keys: &[String]) -> Vec<String> {
     let key = |row: &Row| -> Vec<String> {
         let start =
             row.get("window_start").map(|start| start.as_str().and_then(parse_rfc3339).map_or(i64::MIN, |at| at));

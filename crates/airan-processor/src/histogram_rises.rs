@@ -162,7 +162,7 @@ impl HistogramSlots {
             if let Some(last) = slot {
                 if ts <= last.ts {
                     if !is_given(row) {
-                        outcome.late.mark(row);
+                        outcome.late.mark(row, last.ts);
                     }
                     return;
                 }
@@ -181,6 +181,7 @@ impl HistogramSlots {
                 }
                 last.remember(ts, start, bounds, now, values.sum(row), values.count(row));
             } else {
+                outcome.late.has_first_sight = true;
                 let value = HistogramValue {
                     bounds: bounds.to_vec(),
                     counts: now.to_vec(),

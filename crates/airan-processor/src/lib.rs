@@ -1,7 +1,9 @@
 //! The processor role: one shard per partition of the bus, from messages to committed windows.
 
+mod backfill;
 mod board;
 mod commit;
+mod completeness;
 mod crew;
 mod dedupe;
 mod entities;
@@ -12,6 +14,7 @@ mod histogram_rises;
 mod late;
 mod load;
 mod maintenance;
+mod marks;
 mod metrics;
 mod open;
 mod processor;
@@ -20,6 +23,7 @@ mod raw;
 mod recover;
 mod rejects;
 mod replay;
+mod restate;
 mod results;
 mod rises;
 mod rises_state;
@@ -28,6 +32,7 @@ mod setup;
 mod shard;
 mod sheet;
 mod skip;
+mod spans;
 mod split;
 mod stage;
 mod state;
@@ -42,6 +47,7 @@ mod testing;
 #[cfg(test)]
 mod testing_bus;
 
+pub use backfill::{OfflineError, OfflineReport, ProgressError, RequestProgress, request_progress, restate_offline};
 pub use board::Readiness;
 pub use golden::{GoldenError, GoldenReport, pipeline_test};
 pub use golden_input::{InputError, read_messages};
@@ -51,7 +57,7 @@ pub use open::can_read;
 pub use processor::{Processor, ProcessorError};
 pub use replay::{Cuts, ReplayError, Replayed, ReplayedWindow, replay};
 pub use results::Results;
-pub use settings::{CommitSettings, CounterSettings, IdentitySettings, Settings, WindowSettings};
+pub use settings::{CommitSettings, CounterSettings, IdentitySettings, RestateSettings, Settings, WindowSettings};
 pub use setup::Pipeline;
 pub use sheet::StateError;
 pub use skip::{Loss, SkipError, find_loss, skip};

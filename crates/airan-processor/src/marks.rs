@@ -17,13 +17,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use airan_model::time::Micros;
+use airan_model::time::{MINUTE, Micros};
 
 use crate::spans::Spans;
 
 /// Commits for which a window that keeps getting late rows waits before it is restated anyway. A backlog passes a window in
 /// one or two commits; a node that trickles late rows for ever should still see its windows move.
 const PATIENCE: usize = 4;
+
+/// Log time without a new gap after which windows are restated for their completeness alone.
+const GAP_REST: Micros = 10 * MINUTE;
 
 /// Why a window is marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +35,9 @@ pub(crate) enum Why {
     Rows,
     /// Only the rises of its rows may change, because of a row before it. It marks no further window.
     Rises,
+    /// A gap in a sender's numbers began over it, or was filled: only its completeness changes. What fills the gap mostly comes
+    /// right after, so it waits for [`GAP_REST`], and goes with a restatement that takes place anyway.
+    Gaps,
 }
 
 impl Why {
@@ -39,12 +45,17 @@ impl Why {
         match self {
             Why::Rows => "rows",
             Why::Rises => "rises",
+            Why::Gaps => "gaps",
         }
     }
 
     /// Of a state; one without the column was written when there were only rows.
     pub fn of(name: Option<&str>) -> Why {
-        if name == Some("rises") { Why::Rises } else { Why::Rows }
+        match name {
+            Some("rises") => Why::Rises,
+            Some("gaps") => Why::Gaps,
+            _ => Why::Rows,
+        }
     }
 }
 
@@ -61,6 +72,8 @@ pub(crate) struct Key {
 struct Mark {
     /// Log time of the first of them.
     since: Micros,
+    /// … and of the last.
+    touched: Micros,
     /// Made since the last commit.
     fresh: Spans,
     /// Committed, by the number of commits they have waited.
@@ -112,6 +125,7 @@ impl Marks {
     /// Marks the windows in `[from, to)`.
     pub fn mark(&mut self, key: Key, from: Micros, to: Micros, log_time: Micros) {
         let mark = self.by.entry(key).or_insert_with(|| Mark { since: log_time, ..Mark::default() });
+        mark.touched = log_time;
         let before = mark.fresh.len();
         mark.fresh.add(from, to);
         self.stretches = (self.stretches + mark.fresh.len()).saturating_sub(before);
@@ -121,9 +135,10 @@ impl Marks {
     }
 
     /// Takes back what a state held: its rows were committed before, so it is due.
-    pub fn restore(&mut self, key: Key, from: Micros, to: Micros, since: Micros) {
+    pub fn restore(&mut self, key: Key, (from, to): (Micros, Micros), since: Micros, touched: Micros) {
         let mark = self.by.entry(key).or_insert_with(|| Mark { since, ..Mark::default() });
         mark.since = mark.since.min(since);
+        mark.touched = mark.touched.max(touched);
         mark.due.add(from, to);
         self.count();
     }
@@ -171,10 +186,11 @@ impl Marks {
     }
 
     /// Windows for a round: for each key its due stretches before `closed(pipeline)`, the start of the oldest window that has
-    /// not closed in the last commit. `room` says how many microseconds a key may give. They are at work until
-    /// [`Marks::done`] or [`Marks::failed`].
+    /// not closed in the last commit. `room` says which of them it gets. They are at work until [`Marks::done`] or
+    /// [`Marks::give_back`].
     pub fn take(
         &mut self,
+        log_time: Micros,
         closed: impl Fn(&str) -> Micros,
         mut room: impl FnMut(&Key, &Spans) -> Spans,
     ) -> Vec<(Key, Spans)> {
@@ -187,7 +203,8 @@ impl Marks {
         for key in after {
             let Some(mark) = self.by.get_mut(&key) else { continue };
             let ready = mark.due.before(closed(&key.pipeline));
-            if ready.is_empty() {
+            let rests = key.why == Why::Gaps && log_time.saturating_sub(mark.touched) < GAP_REST;
+            if ready.is_empty() || rests {
                 continue;
             }
             let given = room(&key, &ready);
@@ -199,16 +216,52 @@ impl Marks {
             mark.at_work.add_all(&given);
             taken.push((key, given));
         }
+        for (key, given) in taken.iter().filter(|(key, _)| key.why != Why::Gaps) {
+            // A restatement says of each window how complete it is.
+            if let Some(gaps) = self.by.get_mut(&Key { why: Why::Gaps, ..key.clone() }) {
+                let along = gaps.due.both(given);
+                gaps.due.remove_all(&along);
+                gaps.at_work.add_all(&along);
+            }
+        }
         self.count();
         taken
     }
 
     /// The commit that carries the restatement of these windows has been made up.
     pub fn done(&mut self, key: &Key, spans: &Spans) {
-        if let Some(mark) = self.by.get_mut(key) {
-            mark.at_work.remove_all(spans);
+        for key in [key, &Key { why: Why::Gaps, ..key.clone() }] {
+            if let Some(mark) = self.by.get_mut(key) {
+                mark.at_work.remove_all(spans);
+            }
         }
         self.tidy();
+    }
+
+    /// Every stretch of a key, in whatever state.
+    pub fn of(&self, key: &Key) -> Spans {
+        self.by.get(key).map(Mark::all).unwrap_or_default()
+    }
+
+    /// How many pipelines, reasons and sites have marks.
+    pub fn keys(&self) -> usize {
+        self.by.len()
+    }
+
+    /// Drops what is due before `at`, and says how many windows that was.
+    pub fn drop_before(&mut self, at: Micros, width: impl Fn(&str) -> Micros) -> u64 {
+        let mut dropped = 0;
+        for (key, mark) in &mut self.by {
+            let old = mark.due.before(at);
+            if !old.is_empty() {
+                dropped += (old.total() / width(&key.pipeline).max(1)).max(1) as u64;
+                mark.due.remove_all(&old);
+            }
+        }
+        if dropped > 0 {
+            self.tidy();
+        }
+        dropped
     }
 
     /// What is at work and was not done goes back.
@@ -235,11 +288,6 @@ impl Marks {
         self.by.is_empty()
     }
 
-    /// Whether a mark waits that no commit has yet stored.
-    pub fn has_fresh(&self) -> bool {
-        self.by.values().any(|mark| !mark.fresh.is_empty())
-    }
-
     /// How many stretches there are.
     pub fn stretches(&self) -> usize {
         self.stretches
@@ -264,7 +312,7 @@ mod tests {
     }
 
     fn take(marks: &mut Marks, closed: i64) -> Vec<(i64, i64)> {
-        let taken = marks.take(|_| closed, |_, ready| ready.clone());
+        let taken = marks.take(0, |_| closed, |_, ready| ready.clone());
         taken.iter().flat_map(|(_, spans)| spans.iter().collect::<Vec<_>>()).collect()
     }
 
@@ -314,7 +362,7 @@ mod tests {
     fn what_is_marked_during_a_round_outlives_it() {
         for fails in [false, true] {
             let mut marks = Marks::new(100);
-            marks.restore(key("a"), 0, 20, 0);
+            marks.restore(key("a"), (0, 20), 0, 0);
             assert_eq!(take(&mut marks, 99), [(0, 20)]);
             marks.mark(key("a"), 10, 20, 5);
             if fails {
@@ -344,20 +392,43 @@ mod tests {
         assert!((0..400).all(|at| of[["a", "b", "c"][at as usize % 3]].contains(at * 100 + 9)));
     }
 
+    /// Scenario: windows marked for a gap, some of them for late rows as well.
+    /// Guarantees: those with late rows are restated at once and leave both marks; the others wait until no gap has changed for
+    /// a while.
+    #[test]
+    fn windows_marked_for_gaps_wait_unless_they_are_restated_anyway() {
+        let mut marks = Marks::new(100);
+        let gaps = Key { why: Why::Gaps, ..key("a") };
+        marks.mark(gaps.clone(), 0, 40, 0);
+        marks.mark(key("a"), 10, 20, 0);
+        marks.settle();
+        marks.settle();
+        assert_eq!(take(&mut marks, 99), [(10, 20)]);
+        marks.done(&key("a"), &Spans::of(10, 20));
+        let left = marks.of(&gaps);
+        assert_eq!(left.iter().collect::<Vec<_>>(), [(0, 10), (20, 40)]);
+        assert_eq!(take(&mut marks, 99), []);
+        assert_eq!(marks.take(GAP_REST, |_| 99, |_, ready| ready.clone()), [(gaps, left)]);
+    }
+
     /// Scenario: a round has room for one site only.
     /// Guarantees: the next one begins with the site that was left out.
     #[test]
     fn a_site_that_was_left_out_is_first_in_the_next_round() {
         let mut marks = Marks::new(50);
         for site in ["a", "b"] {
-            marks.restore(key(site), 0, 10, 0);
+            marks.restore(key(site), (0, 10), 0, 0);
         }
-        let mut one = |marks: &mut Marks| {
+        let one = |marks: &mut Marks| {
             let mut room = 1;
-            let taken = marks.take(|_| 99, |_, ready| {
-                room -= 1;
-                if room >= 0 { ready.clone() } else { Spans::default() }
-            });
+            let taken = marks.take(
+                0,
+                |_| 99,
+                |_, ready| {
+                    room -= 1;
+                    if room >= 0 { ready.clone() } else { Spans::default() }
+                },
+            );
             marks.give_back();
             taken[0].0.site.to_string()
         };

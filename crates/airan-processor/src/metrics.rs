@@ -117,17 +117,62 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         name: "airan_processor_dirty_windows",
-        help: "Windows of sites to be restated because of late rows.",
+        help: "Stretches of windows to be restated because of late rows, by pipeline and site.",
         is_counter: false,
         labels: &[],
         values: |_, progress, _, put| put(&[], progress.dirty as f64),
     },
     Family {
-        name: "airan_processor_dirty_windows_dropped_total",
-        help: "Marks of windows to be restated that were not kept because there were too many.",
+        name: "airan_processor_dirty_age_seconds",
+        help: "Log time since the oldest mark of a window to be restated; 0 where there is none.",
+        is_counter: false,
+        labels: &[],
+        values: |_, progress, _, put| {
+            let age = progress.dirty_since.map_or(0, |since| progress.log_time.saturating_sub(since).max(0));
+            put(&[], age as f64 / SECOND as f64);
+        },
+    },
+    Family {
+        name: "airan_processor_dirty_coarsened_total",
+        help: "Times neighbouring marks were joined because there were too many: more windows are restated than need be.",
         is_counter: true,
         labels: &[],
-        values: |_, progress, _, put| put(&[], progress.dirty_dropped as f64),
+        values: |_, progress, _, put| put(&[], progress.dirty_coarsened as f64),
+    },
+    Family {
+        name: "airan_processor_restated_windows_total",
+        help: "Windows of a site that were computed again from raw rows.",
+        is_counter: true,
+        labels: &[],
+        values: |_, progress, _, put| put(&[], progress.restated.windows as f64),
+    },
+    Family {
+        name: "airan_processor_restated_rows_total",
+        help: "Raw rows read to compute windows again.",
+        is_counter: true,
+        labels: &[],
+        values: |_, progress, _, put| put(&[], progress.restated.rows as f64),
+    },
+    Family {
+        name: "airan_processor_restate_failures_total",
+        help: "Restatements that failed; they are tried again.",
+        is_counter: true,
+        labels: &[],
+        values: |_, progress, _, put| put(&[], progress.restated.failures as f64),
+    },
+    Family {
+        name: "airan_processor_restate_given_up_windows_total",
+        help: "Windows marked for restatement whose raw rows are no longer kept; their last revision stays.",
+        is_counter: true,
+        labels: &[],
+        values: |_, progress, _, put| put(&[], progress.restated.given_up as f64),
+    },
+    Family {
+        name: "airan_processor_requests_running",
+        help: "Requests to restate, one for each pipeline, that are not done.",
+        is_counter: false,
+        labels: &[],
+        values: |_, progress, _, put| put(&[], progress.requests as f64),
     },
     Family {
         name: "airan_processor_next_offset",

@@ -13,10 +13,13 @@ use arrow::error::ArrowError;
 use bytes::Bytes;
 
 use crate::dedupe::{Identities, Known};
-use crate::late::{Dirty, LateReason, Lates};
+use crate::late::{LateReason, Lates};
 use crate::load::Load;
-use crate::ranges::Ranges;
+use crate::marks::{Key, Marks, Why};
+use crate::ranges::{Range, Ranges};
 use crate::raw::RawRows;
+use crate::restate::requests::{Part, Reached, Requests};
+use crate::restate::shard::Work;
 use crate::rises::Rises;
 use crate::rises_state;
 use crate::setup::Setup;
@@ -46,7 +49,11 @@ impl Shard {
             streams: streams.collect(),
             time: PartitionTime::new(periods),
             stages: setup.pipelines.iter().map(|pipeline| Stage::new(pipeline, state_bytes)).collect(),
-            lates: Lates::new(settings.windows.dirty),
+            lates: Lates::default(),
+            marks: Marks::new(settings.windows.dirty),
+            requests: Requests::default(),
+            outcome: None,
+            work: Work::default(),
             steps: Steps::default(),
             load: Load::start(),
             is_touched: false,
@@ -85,15 +92,11 @@ impl Shard {
             shard.read_late(late);
         }
         if let Some(dirty) = state.table("dirty") {
-            for row in 0..dirty.rows() {
-                let (pipeline, site, start) =
-                    (dirty.text(row, "pipeline"), dirty.text(row, "site"), dirty.int(row, "start"));
-                if let (Some(pipeline), Some(site), Some(start)) = (pipeline, site, start) {
-                    shard.lates.mark(Dirty { pipeline: pipeline.into(), site: site.into(), start });
-                }
-            }
+            shard.read_marks(dirty);
         }
-        shard.lates.dirty_dropped = of_shard.count(0, "dirty_dropped");
+        if let Some(requests) = state.table("requests") {
+            shard.requests = read_requests(requests);
+        }
         Ok(shard)
     }
 
@@ -114,8 +117,14 @@ impl Shard {
             let open = ts.iter().map(|at| Some(*at >= cutoff)).collect::<arrow::array::BooleanArray>();
             match open.true_count() {
                 0 => continue,
-                all if all == rows.num_rows() => stage.take(reader.input, rows.clone()),
-                _ => stage.take(reader.input, filter_record_batch(&rows, &open)?),
+                all if all == rows.num_rows() => {
+                    stage.count(&rows, None)?;
+                    stage.take(reader.input, rows.clone());
+                }
+                _ => {
+                    stage.count(&rows, Some(&open))?;
+                    stage.take(reader.input, filter_record_batch(&rows, &open)?);
+                }
             }
             stage.settle(None).await;
         }
@@ -158,6 +167,7 @@ impl Shard {
                 let known = Known {
                     node: node.into(),
                     batch: batch.into(),
+                    site: sheet.text(row, "site").unwrap_or_default().into(),
                     is_foreign: is_foreign.is_some_and(|column| column.is_valid(row) && column.value(row)),
                     last_seen: sheet.int(row, "last_seen").unwrap_or(Micros::MIN),
                     seen: Ranges::default(),
@@ -169,7 +179,10 @@ impl Shard {
             if let (Some((_, known)), Some(first), Some(last)) =
                 (&mut current, sheet.int(row, "first"), sheet.int(row, "last"))
             {
-                known.seen.add(first, last.max(first), |_, _| {});
+                // Without times a gap has no place: far before every window.
+                let at = |name: &str| sheet.int(row, name).unwrap_or(Micros::MIN);
+                let run = Range { first, last: last.max(first), from: at("first_ts"), to: at("last_ts") };
+                known.seen.add(run, |_, _| {});
             }
         }
         if let Some((of, done)) = current {
@@ -241,6 +254,22 @@ impl Shard {
         }
     }
 
+    /// A state of an earlier release names single windows by their start.
+    fn read_marks(&mut self, sheet: &Sheet) {
+        for row in 0..sheet.rows() {
+            let (pipeline, site, start) =
+                (sheet.text(row, "pipeline"), sheet.text(row, "site"), sheet.int(row, "start"));
+            let (Some(pipeline), Some(site), Some(start)) = (pipeline, site, start) else { continue };
+            let stage = self.stages.iter().find(|stage| stage.pipeline.spec.name == pipeline);
+            let width = stage.map_or(1, |stage| stage.pipeline.plan.width().micros());
+            let end = sheet.int(row, "end").unwrap_or(start.saturating_add(width));
+            let why = Why::of(sheet.text(row, "why"));
+            let key = Key { pipeline: pipeline.into(), why, site: site.into() };
+            let since = sheet.int(row, "since").unwrap_or(self.log_time);
+            self.marks.restore(key, (start, end), since, self.log_time);
+        }
+    }
+
     fn read_late(&mut self, sheet: &Sheet) {
         for row in 0..sheet.rows() {
             let reason = sheet.text(row, "reason").and_then(LateReason::of);
@@ -251,4 +280,19 @@ impl Shard {
             }
         }
     }
+}
+
+/// How far each request is, as the state says.
+pub(crate) fn read_requests(sheet: &Sheet) -> Requests {
+    let mut requests = Requests::default();
+    let is_done = sheet.column("done").and_then(|column| column.as_boolean_opt());
+    for row in 0..sheet.rows() {
+        let (request, pipeline, next) =
+            (sheet.text(row, "request"), sheet.text(row, "pipeline"), sheet.int(row, "next"));
+        if let (Some(request), Some(pipeline), Some(next)) = (request, pipeline, next) {
+            let is_done = is_done.is_some_and(|column| column.is_valid(row) && column.value(row));
+            requests.set(Part { request: request.into(), pipeline: pipeline.into() }, Reached { next, is_done });
+        }
+    }
+    requests
 }

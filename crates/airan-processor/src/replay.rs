@@ -3,16 +3,21 @@
 //! It is the same code that runs in a processor, driven from a list. Commits and restarts happen where the caller says, and
 //! may change nothing (**W3**): that is what golden and property tests ask of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use airan_bus::Received;
-use airan_lake::TableKind;
+use airan_lake::{Request, TableKind};
 use airan_model::catalog::Catalog;
 use airan_model::time::Micros;
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
 use arrow::error::ArrowError;
+use bytes::Bytes;
+use datafusion::datasource::MemTable;
+use datafusion::prelude::{SessionConfig, SessionContext};
 
+use crate::restate::history::History;
 use crate::settings::Settings;
 use crate::setup::{Pipeline, Setup};
 use crate::shard::Shard;
@@ -27,6 +32,8 @@ pub struct Cuts {
     pub commits: BTreeSet<usize>,
     /// Everything so far is committed, then the shard is thrown away and built anew from its state and the raw rows.
     pub restarts: BTreeSet<usize>,
+    /// Marked windows are restated after each commit; the outcome becomes part of the next, or is lost with the shard.
+    pub restates: bool,
 }
 
 impl Cuts {
@@ -54,6 +61,8 @@ pub struct ReplayedWindow {
 pub struct Replayed {
     /// Windows closed, pipeline by pipeline in the order in which they closed.
     pub windows: Vec<ReplayedWindow>,
+    /// Windows restated, each with its revision, in the order in which they were committed.
+    pub restated: Vec<ReplayedWindow>,
     /// Raw rows as they would be stored, by table.
     pub raw: Vec<(String, RecordBatch)>,
     /// Rows from messages.
@@ -77,6 +86,12 @@ pub enum ReplayError {
     /// Rows could not be arranged.
     #[error("rows could not be arranged")]
     Arrow(#[from] ArrowError),
+    /// The tables could not be made readable for a restatement.
+    #[error("tables could not be made readable")]
+    Tables(#[from] datafusion::error::DataFusionError),
+    /// A restatement failed.
+    #[error("a restatement failed: {0}")]
+    Restatement(String),
     /// The sums of the shard do not add up.
     #[error("the sums do not add up: {0}")]
     Sums(String),
@@ -94,19 +109,37 @@ pub async fn replay(
     messages: &[Received],
     cuts: &Cuts,
 ) -> Result<Replayed, ReplayError> {
+    replay_asked(settings, catalog, pipelines, messages, cuts, &[]).await
+}
+
+/// As [`replay`], with requests that are there from the beginning.
+pub(crate) async fn replay_asked(
+    settings: &Settings,
+    catalog: &Catalog,
+    pipelines: &[Pipeline],
+    messages: &[Received],
+    cuts: &Cuts,
+    requests: &[Request],
+) -> Result<Replayed, ReplayError> {
     let setup = Arc::new(Setup::new(settings.clone(), catalog, pipelines.to_vec()));
     let first = messages.first().map_or(0, |message| message.offset);
     let mut shard = Shard::new(&setup, first);
     let mut replayed = Replayed::default();
+    let run = Run { cuts, requests };
     for (applied, message) in messages.iter().enumerate() {
-        shard = interrupt(shard, applied, cuts, &mut replayed).await?;
+        shard = run.interrupt(shard, applied, &mut replayed).await?;
         shard.apply(message.clone()).await?;
         if !shard.sums.add_up() {
             return Err(ReplayError::Sums(format!("{:?}", shard.sums)));
         }
     }
-    shard = interrupt(shard, messages.len(), cuts, &mut replayed).await?;
-    commit(&mut shard, &mut replayed)?;
+    shard = run.interrupt(shard, messages.len(), &mut replayed).await?;
+    run.commit(&mut shard, &mut replayed).await?;
+    let mut quiet = 0;
+    while cuts.restates && quiet < QUIET_COMMITS {
+        quiet = if shard.has_outcome() { 0 } else { quiet + 1 };
+        run.commit(&mut shard, &mut replayed).await?;
+    }
     replayed.appended = shard.sums.appended;
     replayed.duplicate = shard.sums.duplicate;
     replayed.rejected = shard.sums.rejected;
@@ -117,52 +150,94 @@ pub async fn replay(
     Ok(replayed)
 }
 
-async fn interrupt(
-    mut shard: Shard,
-    applied: usize,
-    cuts: &Cuts,
-    replayed: &mut Replayed,
-) -> Result<Shard, ReplayError> {
-    if cuts.batches.contains(&applied) {
-        for stage in &mut shard.stages {
-            stage.flush().await;
-        }
-    }
-    if cuts.commits.contains(&applied) {
-        commit(&mut shard, replayed)?;
-    }
-    if !cuts.restarts.contains(&applied) {
-        return Ok(shard);
-    }
-    let state = commit(&mut shard, replayed)?;
-    let mut anew = Shard::restore(&shard.setup, shard.next_offset, state)?;
-    for (index, of) in shard.setup.streams.iter().enumerate() {
-        if anew.rebuild_from(index).is_none() {
-            continue;
-        }
-        for (_, rows) in replayed.raw.iter().filter(|(table, _)| **table == *of.stream.name) {
-            anew.rebuild(index, rows).await?;
-        }
-    }
-    Ok(anew)
+/// Commits without a restatement after which none is to come: more than a mark may wait.
+const QUIET_COMMITS: usize = 8;
+
+/// How a replay is interrupted.
+struct Run<'a> {
+    cuts: &'a Cuts,
+    requests: &'a [Request],
 }
 
-/// Commits to `replayed` instead of a lake. Returns the state.
-fn commit(shard: &mut Shard, replayed: &mut Replayed) -> Result<bytes::Bytes, ReplayError> {
-    let begun = shard.begin_commit()?;
-    for table in begun.commit.tables.into_iter().filter(|table| table.kind == TableKind::Raw) {
-        replayed.raw.extend(table.batches.into_iter().map(|rows| (table.table.clone(), rows)));
+impl Run<'_> {
+    async fn interrupt(&self, mut shard: Shard, applied: usize, replayed: &mut Replayed) -> Result<Shard, ReplayError> {
+        if self.cuts.batches.contains(&applied) {
+            for stage in &mut shard.stages {
+                stage.flush().await;
+            }
+        }
+        if self.cuts.commits.contains(&applied) {
+            self.commit(&mut shard, replayed).await?;
+        }
+        if !self.cuts.restarts.contains(&applied) {
+            return Ok(shard);
+        }
+        let state = self.commit(&mut shard, replayed).await?;
+        let mut anew = Shard::restore(&shard.setup, shard.next_offset, state)?;
+        for (index, of) in shard.setup.streams.iter().enumerate() {
+            if anew.rebuild_from(index).is_none() {
+                continue;
+            }
+            for (_, rows) in replayed.raw.iter().filter(|(table, _)| **table == *of.stream.name) {
+                anew.rebuild(index, rows).await?;
+            }
+        }
+        Ok(anew)
     }
-    for (stage, result) in shard.stages.iter().zip(begun.results) {
-        replayed.windows.extend(result.closed.into_iter().map(|window| ReplayedWindow {
-            pipeline: stage.pipeline.spec.name.clone(),
-            start: window.start,
-            end: window.end,
-            rows: window.rows,
-        }));
+
+    /// Commits to `replayed` instead of a lake, and runs a round of restatements. Returns the state.
+    async fn commit(&self, shard: &mut Shard, replayed: &mut Replayed) -> Result<Bytes, ReplayError> {
+        let begun = shard.begin_commit()?;
+        let mut tables: Vec<(String, Vec<RecordBatch>)> = Vec::new();
+        for table in begun.commit.tables {
+            match table.kind {
+                TableKind::Raw => {
+                    replayed.raw.extend(table.batches.into_iter().map(|rows| (table.table.clone(), rows)))
+                }
+                TableKind::Windows { .. } => tables.push((table.table, table.batches)),
+            }
+        }
+        for (stage, result) in shard.stages.iter().zip(begun.results) {
+            let of = |start, end, rows| ReplayedWindow { pipeline: stage.pipeline.spec.name.clone(), start, end, rows };
+            let closed = result.closed.len();
+            replayed.windows.extend(result.closed.into_iter().map(|window| of(window.start, window.end, window.rows)));
+            let written = tables.iter().find(|(table, _)| *table == stage.pipeline.spec.table);
+            for rows in written.into_iter().flat_map(|(_, rows)| rows).skip(closed) {
+                let bound = |index: usize| rows.column(index).as_primitive::<TimestampMicrosecondType>().value(0);
+                replayed.restated.push(of(bound(0), bound(1), rows.clone()));
+            }
+        }
+        shard.finish_commit();
+        if self.cuts.restates {
+            self.restate(shard, replayed).await?;
+        }
+        Ok(begun.commit.state)
     }
-    shard.finish_commit();
-    Ok(begun.commit.state)
+
+    async fn restate(&self, shard: &mut Shard, replayed: &Replayed) -> Result<(), ReplayError> {
+        let round = shard.begin_round(0, 1, Micros::MAX);
+        if !round.is_needed(self.requests) {
+            return Ok(());
+        }
+        let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+        let mut tables: BTreeMap<&str, Vec<RecordBatch>> = BTreeMap::new();
+        for (table, rows) in &replayed.raw {
+            tables.entry(table).or_default().push(rows.clone());
+        }
+        for window in replayed.windows.iter().chain(&replayed.restated) {
+            let of = shard.setup.pipelines.iter().find(|of| of.spec.name == window.pipeline);
+            tables.entry(of.map_or("", |of| &of.spec.table)).or_default().push(window.rows.clone());
+        }
+        for (table, rows) in tables {
+            context.register_table(table, Arc::new(MemTable::try_new(rows[0].schema(), vec![rows])?))?;
+        }
+        let outcome = round.run(&History::over(context), self.requests).await;
+        if let Some(failure) = outcome.failures.first() {
+            return Err(ReplayError::Restatement(failure.clone()));
+        }
+        shard.finish_round(outcome);
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -60,6 +60,13 @@ fn to_text(lines: &[Line]) -> String {
     text + &format!("{{\"tick\": \"@{}\"}}\n{{\"tick\": \"@{}\"}}\n", at + 200, at + 400)
 }
 
+/// A replay without interruptions.
+fn straight() -> Run<'static> {
+    static CUTS: Cuts =
+        Cuts { batches: BTreeSet::new(), commits: BTreeSet::new(), restarts: BTreeSet::new(), restates: false };
+    Run { cuts: &CUTS, requests: &[] }
+}
+
 /// Windows as text, rows in an order of their own.
 fn shown(replayed: &Replayed) -> Vec<String> {
     let mut shown = Vec::new();
@@ -100,7 +107,7 @@ proptest! {
             let run = async |cuts: Cuts| replay(&settings(), &catalog, &pipelines, &messages, &cuts).await.unwrap();
             let straight = run(Cuts::default()).await;
             let everywhere = Cuts::restart_everywhere(messages.len());
-            for cuts in [Cuts { batches, commits, restarts }, everywhere] {
+            for cuts in [Cuts { batches, commits, restarts, restates: false }, everywhere] {
                 let cut = run(cuts).await;
                 prop_assert_eq!(shown(&straight), shown(&cut));
                 prop_assert_eq!(raw_rows(&straight), raw_rows(&cut));
@@ -141,15 +148,18 @@ async fn windows_wait_for_the_slowest_live_node_and_late_rows_are_stored_and_mar
         assert!(shard.apply(message).await.unwrap().is_none());
     }
     let mut replayed = Replayed::default();
-    let state = commit(&mut shard, &mut replayed).unwrap();
+    let state = straight().commit(&mut shard, &mut replayed).await.unwrap();
     let rows = to_rows(&replayed.windows[0].rows).unwrap();
     let sums: Vec<f64> = rows.iter().map(|row| row["level_sum"].as_f64().unwrap()).collect();
     assert_eq!((sums.iter().sum::<f64>(), sums.len(), raw_rows(&replayed)), (19.0, 2, 7));
     for shard in [&shard, &Shard::restore(&setup, 7, state).unwrap()] {
         let late: Vec<_> = shard.lates.rows().map(|(_, node, reason, rows)| (node, reason.as_str(), rows)).collect();
         assert_eq!(late, [("a", "late", 1), ("c", "backfill", 1)]);
-        let dirty: Vec<_> = shard.lates.dirty().iter().map(|dirty| (&*dirty.site, dirty.start - T0)).collect();
-        assert_eq!(dirty, [("s", -300 * SECOND), ("s", 0)]);
+        let spans = |(key, _, spans): (&crate::marks::Key, Micros, crate::spans::Spans)| {
+            (key.site.to_string(), spans.iter().map(|(from, to)| (from - T0, to - T0)).collect::<Vec<_>>())
+        };
+        let marked: Vec<_> = shard.marks.iter().map(spans).collect();
+        assert_eq!(marked, [("s".to_owned(), vec![(-300 * SECOND, -290 * SECOND), (0, 10 * SECOND)])]);
         assert_eq!((shard.sums.appended, shard.sums.stored, shard.sums.pending), (7, 7, 0));
     }
 }
@@ -257,7 +267,7 @@ async fn a_pipeline_over_its_limit_stops_and_the_rest_goes_on() {
         shard.apply(message).await.unwrap();
     }
     let mut replayed = Replayed::default();
-    let state = commit(&mut shard, &mut replayed).unwrap();
+    let state = straight().commit(&mut shard, &mut replayed).await.unwrap();
     let roomy = Arc::new(Setup::new(testing::settings(), &catalog, pipelines.to_vec()));
     let mut anew = Shard::restore(&roomy, 4, state).unwrap();
     for (_, rows) in &replayed.raw {
@@ -265,7 +275,7 @@ async fn a_pipeline_over_its_limit_stops_and_the_rest_goes_on() {
     }
     anew.apply(Received { partition: 0, offset: 4, append_time: T0 + HOUR, message: Message::Tick }).await.unwrap();
     let mut windows = Replayed::default();
-    commit(&mut anew, &mut windows).unwrap();
+    straight().commit(&mut anew, &mut windows).await.unwrap();
     assert_eq!(windows.windows.len(), 4);
 }
 
@@ -284,7 +294,7 @@ async fn a_new_pipeline_begins_at_the_watermark() {
         shard.apply(message).await.unwrap();
     }
     let mut replayed = Replayed::default();
-    let state = commit(&mut shard, &mut replayed).unwrap();
+    let state = straight().commit(&mut shard, &mut replayed).await.unwrap();
     assert_eq!(replayed.windows.iter().map(|window| window.start - T0).collect::<Vec<_>>(), [0, 10 * SECOND]);
 
     let sql = "SELECT tumble(ts, INTERVAL '15 seconds') AS window_start, site, count(level) AS readings FROM meter
@@ -304,7 +314,7 @@ async fn a_new_pipeline_begins_at_the_watermark() {
     .await
     .unwrap();
     let mut windows = Replayed::default();
-    commit(&mut anew, &mut windows).unwrap();
+    straight().commit(&mut anew, &mut windows).await.unwrap();
     let of: Vec<(&str, i64, f64)> = windows
         .windows
         .iter()
@@ -341,17 +351,17 @@ async fn exported_counters_count_each_window_once_and_survive() {
     let mut replayed = Replayed::default();
     let cuts = Cuts::restart_everywhere(messages.len());
     for (applied, message) in messages.into_iter().enumerate() {
-        shard = interrupt(shard, applied, &cuts, &mut replayed).await.unwrap();
+        shard = Run { cuts: &cuts, requests: &[] }.interrupt(shard, applied, &mut replayed).await.unwrap();
         shard.apply(message).await.unwrap();
     }
-    commit(&mut shard, &mut replayed).unwrap();
+    straight().commit(&mut shard, &mut replayed).await.unwrap();
     let exported = &shard.stages[0].exported;
     assert_eq!(exported.series.values().copied().collect::<Vec<_>>(), [35.0; 3]);
     assert_eq!(exported.overflow.values().copied().collect::<Vec<_>>(), [70.0]);
 }
 
 #[tokio::test]
-async fn a_state_of_a_later_release_is_refused_and_dirty_windows_are_bounded() {
+async fn a_state_of_a_later_release_is_refused_and_marks_are_bounded_and_kept() {
     let catalog = catalog();
     let setup = Arc::new(Setup::new(settings(), &catalog, vec![meters(&catalog).await]));
     let mut shard = Shard::new(&setup, 0);
@@ -359,17 +369,18 @@ async fn a_state_of_a_later_release_is_refused_and_dirty_windows_are_bounded() {
     shard.apply(first[0].clone()).await.unwrap();
     for day in 0..2 {
         let lines: String = (0..700).map(|n| {
-            let ts = -day * 86_400 - n * 10;
+            let ts = -day * 86_400 - n * 20;
             format!("{{\"stream\": \"meter\", \"node\": \"b\", \"site\": \"s\", \"ts\": \"@{ts}\", \"append_time\": \"@{}\", \"level\": 1, \"batch\": \"{day:032x}\", \"seq\": {n}}}\n", 1000 + day)
         }).collect();
         for message in messages(&catalog, &lines) {
             shard.apply(Received { offset: shard.next_offset, append_time: T0 + DAY, ..message }).await.unwrap();
         }
     }
-    assert_eq!(shard.lates.dirty().len(), 1_000);
-    // The first two rows were on time.
-    assert_eq!(shard.lates.dirty_dropped, 398);
-    let state = commit(&mut shard, &mut Replayed::default()).unwrap();
+    // Every second window of two stretches of time: more than the 1,000 that may stay apart.
+    assert!(shard.marks.stretches() <= 1_000 && shard.marks.coarsened > 0);
+    let (_, _, marked) = shard.marks.iter().next().unwrap();
+    assert!((1..700).all(|n| marked.contains(T0 - n * 20 * SECOND) && marked.contains(T0 - DAY - n * 20 * SECOND)));
+    let state = straight().commit(&mut shard, &mut Replayed::default()).await.unwrap();
     assert!(Shard::restore(&setup, 3, state.clone()).is_ok());
     let mut newer = state.to_vec();
     newer[8] += 1;

@@ -18,6 +18,7 @@ use arrow::array::{
     TimestampMicrosecondArray,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
+use arrow::compute::{and, is_not_null, nullif};
 use arrow::datatypes::{ArrowPrimitiveType, Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 
@@ -44,6 +45,11 @@ pub(crate) struct Rises {
     message: u64,
     /// Rows at or before the last `ts` of one of their counters; the shard takes it over.
     pub out_of_order: u64,
+    /// Which rows of the last batch came after a later one of one of their counters; empty where none did. In the order of
+    /// event time they would have had rises, and the rows that follow them others.
+    pub overtaken: Vec<bool>,
+    /// Whether a counter of the last batch was seen for the first time, as far as is remembered.
+    pub has_first_sight: bool,
     /// Histograms whose parts do not fit together: they got no rise.
     pub misshapen: u64,
 }
@@ -139,6 +145,8 @@ impl Rises {
     pub fn new(stream: &Arc<Stream>, settings: &CounterSettings) -> Rises {
         let names = std::iter::once(schema::NODE).chain(stream.entity.iter().map(|column| column.name.as_str()));
         Rises {
+            overtaken: Vec::new(),
+            has_first_sight: false,
             entities: Entities::new(settings),
             counters: stream.columns.iter().filter_map(|column| Tracked::new(stream, column)).collect(),
             key: names.filter_map(|name| stream.place_of(name)).collect(),
@@ -151,11 +159,23 @@ impl Rises {
 
     /// The same rows with their rises. `rows` are conformed to the stream, with `ts` never null; `log_time` never goes back.
     pub fn add(&mut self, rows: RecordBatch, log_time: Micros) -> Result<RecordBatch, ArrowError> {
+        self.add_seen(rows, Seen::At(log_time))
+    }
+
+    /// As [`Rises::add`], for rows that are sorted by event time and count as seen when they were measured. Older rows may be
+    /// added afterwards: they fill in what is not known yet, and change nothing else.
+    pub fn add_in_event_order(&mut self, rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
+        self.add_seen(rows, Seen::WhenMeasured)
+    }
+
+    fn add_seen(&mut self, rows: RecordBatch, seen: Seen) -> Result<RecordBatch, ArrowError> {
+        self.overtaken.clear();
+        self.has_first_sight = false;
         let has_value = |tracked: &Tracked| rows.column(tracked.place).null_count() < rows.num_rows();
         if !self.counters.iter().any(has_value) {
             return Ok(rows);
         }
-        let context = self.context(&rows, log_time)?;
+        let context = self.context(&rows, seen)?;
         let mut late = Late::new(rows.num_rows());
         let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
         for tracked in self.counters.iter_mut().filter(|tracked| has_value(tracked)) {
@@ -164,28 +184,84 @@ impl Rises {
             columns[tracked.seconds] = seconds;
         }
         self.out_of_order += late.count();
+        self.has_first_sight = late.has_first_sight;
+        self.overtaken = late.overtaken(context.ts);
+        RecordBatch::try_new(rows.schema(), columns)
+    }
+
+    /// The entity columns of `rows`.
+    fn key_of<'a>(&self, rows: &'a RecordBatch) -> Vec<Option<&'a StringArray>> {
+        let columns = self.key.iter().map(|place| rows.column(*place));
+        columns.map(|column| column.as_string_opt::<i32>().filter(|texts| texts.null_count() < texts.len())).collect()
+    }
+
+    /// Calls `with` for each row and counter with a value: the row, its entity if known, the counter's index, and the time of
+    /// the last value known of it.
+    pub fn look_up(&self, rows: &RecordBatch, mut with: impl FnMut(usize, Option<u32>, usize, Option<Micros>)) {
+        let has_value = |tracked: &&(usize, &Tracked)| rows.column(tracked.1.place).null_count() < rows.num_rows();
+        let counters: Vec<(usize, &Tracked)> =
+            self.counters.iter().enumerate().collect::<Vec<_>>().iter().filter(has_value).copied().collect();
+        if counters.is_empty() {
+            return;
+        }
+        let key = self.key_of(rows);
+        for row in 0..rows.num_rows() {
+            let entity = self.entities.get(&key, row);
+            for (index, tracked) in counters.iter().filter(|(_, tracked)| rows.column(tracked.place).is_valid(row)) {
+                with(row, entity, *index, entity.and_then(|entity| tracked.slots.last(entity as usize)));
+            }
+        }
+    }
+
+    /// The (entity, counter) whose last value is of `from` or later.
+    pub fn seen_since(&self, from: Micros) -> Vec<(u32, usize)> {
+        let mut seen = Vec::new();
+        for entity in 0..self.entities.capacity() {
+            let counters = self.counters.iter().enumerate();
+            let is_since =
+                |(_, tracked): &(usize, &Tracked)| tracked.slots.last(entity).is_some_and(|last| last >= from);
+            seen.extend(counters.filter(is_since).map(|(index, _)| (entity as u32, index)));
+        }
+        seen
+    }
+
+    /// Rows of one source hold either cumulative values or rises of their own. The rises that were computed of the former are
+    /// taken out of `rows`, so that they can be computed anew; those that came with their row stay. The two are told apart by
+    /// the span: one that was computed has it beside its value.
+    pub fn without_computed(&self, rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+        for tracked in &self.counters {
+            let (value, seconds) = (rows.column(tracked.place), rows.column(tracked.seconds));
+            if value.null_count() == rows.num_rows() || seconds.null_count() == rows.num_rows() {
+                continue;
+            }
+            let computed = and(&is_not_null(value)?, &is_not_null(seconds)?)?;
+            if computed.true_count() > 0 {
+                columns[tracked.increase] = nullif(rows.column(tracked.increase), &computed)?;
+                columns[tracked.seconds] = nullif(seconds, &computed)?;
+            }
+        }
         RecordBatch::try_new(rows.schema(), columns)
     }
 
     /// Finds the entities of the rows and the order in which the rows count.
-    fn context<'a>(&mut self, rows: &'a RecordBatch, log_time: Micros) -> Result<RowContext<'a>, ArrowError> {
+    fn context<'a>(&mut self, rows: &'a RecordBatch, seen: Seen) -> Result<RowContext<'a>, ArrowError> {
         let time = |name: &str| {
             let column =
                 rows.column_by_name(name).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
             column.ok_or_else(|| ArrowError::SchemaError(format!("no times in column `{name}`")))
         };
         let (ts, start) = (time(schema::TS)?, time(schema::START_TS)?);
-        let key: Vec<Option<&StringArray>> = self
-            .key
-            .iter()
-            .map(|place| rows.column(*place))
-            .map(|column| column.as_string_opt::<i32>().filter(|texts| texts.null_count() < texts.len()))
-            .collect();
+        let key = self.key_of(rows);
         self.message += 1;
         let mut entity = Vec::with_capacity(rows.num_rows());
         let (mut before, mut in_order) = (UNTRACKED, true);
         for row in 0..rows.num_rows() {
-            let found = self.entities.find(&key, row, before, log_time);
+            let at = match seen {
+                Seen::At(log_time) => log_time,
+                Seen::WhenMeasured => ts.value(row),
+            };
+            let found = self.entities.find(&key, row, before, at);
             entity.push(found.entity);
             if found.entity == UNTRACKED {
                 continue;
@@ -256,7 +332,24 @@ impl Tracked {
     }
 }
 
+/// When a row counts as seen, which decides how long its entity is remembered.
+#[derive(Clone, Copy)]
+enum Seen {
+    At(Micros),
+    WhenMeasured,
+}
+
 impl Slots {
+    /// Time of the last value of an entity.
+    fn last(&self, entity: usize) -> Option<Micros> {
+        let ts = match self {
+            Slots::Float(slots) => slots.get(entity)?.ts,
+            Slots::Int(slots) => slots.get(entity)?.ts,
+            Slots::Histogram(slots) => slots.get(entity)?.ts,
+        };
+        (ts != NEVER).then_some(ts)
+    }
+
     /// Forgets what was remembered of an entity.
     fn clear(&mut self, entity: usize) {
         match self {
@@ -312,10 +405,11 @@ where
         let is_given = is_any_given && given.is_valid(row);
         if slot.ts != NEVER && ts <= slot.ts {
             if !is_given {
-                outcome.late.mark(row);
+                outcome.late.mark(row, slot.ts);
             }
             return;
         }
+        outcome.late.has_first_sight |= slot.ts == NEVER;
         if slot.ts != NEVER && !is_given {
             let is_reset = began_anew(slot.start, start) || value < slot.value;
             increase.set(row, if is_reset { value.whole() } else { value.since(slot.value) });
@@ -350,21 +444,32 @@ pub(crate) struct Outcome<'a> {
 #[derive(Debug)]
 pub(crate) struct Late {
     rows: usize,
-    marks: Vec<bool>,
+    /// By row the newest time that was there before it.
+    behind: Vec<Micros>,
+    /// A counter was seen for the first time.
+    pub has_first_sight: bool,
 }
 
 impl Late {
     fn new(rows: usize) -> Late {
-        Late { rows, marks: Vec::new() }
+        Late { rows, behind: Vec::new(), has_first_sight: false }
     }
 
-    pub(crate) fn mark(&mut self, row: usize) {
-        self.marks.resize(self.rows, false);
-        self.marks[row] = true;
+    /// The row is not after `last`.
+    pub(crate) fn mark(&mut self, row: usize, last: Micros) {
+        self.behind.resize(self.rows, NEVER);
+        self.behind[row] = self.behind[row].max(last);
     }
 
     fn count(&self) -> u64 {
-        self.marks.iter().filter(|mark| **mark).count() as u64
+        self.behind.iter().filter(|behind| **behind != NEVER).count() as u64
+    }
+
+    /// Rows strictly before what was there: a second row of one instant has no rise in any order.
+    fn overtaken(&self, ts: &TimestampMicrosecondArray) -> Vec<bool> {
+        let is_before = |(row, behind): (usize, &Micros)| ts.value(row) < *behind;
+        let overtaken: Vec<bool> = self.behind.iter().enumerate().map(is_before).collect();
+        if overtaken.contains(&true) { overtaken } else { Vec::new() }
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Settings {
     pub windows: WindowSettings,
     /// How often the processor that owns partition 0 publishes commits to Delta.
     pub publish_every: DurationSetting,
+    /// How much is restated at a time.
+    pub restate: RestateSettings,
     /// How often the lake's retention is applied; it never takes a row that an open window still needs.
     pub retention_every: DurationSetting,
     /// How long the last commit of a shard may take when it is revoked or the process stops.
@@ -71,8 +73,20 @@ pub struct CounterSettings {
 pub struct WindowSettings {
     /// Most bytes of open windows of one pipeline in one shard; over it that pipeline stops, the shard goes on.
     pub state_bytes: BytesSetting,
-    /// Most (pipeline, site, window) marked for restatement in one shard; further ones are only counted.
+    /// Most stretches of windows marked for restatement in one shard; beyond it neighbouring ones are joined, so more windows
+    /// are restated than need be.
     pub dirty: usize,
+}
+
+/// How much is restated at a time: what a shard computes again between two commits, beside its messages. More means that a
+/// backlog is through sooner, and that its windows are larger files and take more memory until they are committed.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestateSettings {
+    /// Windows of a site.
+    pub windows: u64,
+    /// Raw rows read for them.
+    pub rows: u64,
 }
 
 impl Settings {
@@ -99,6 +113,8 @@ impl Settings {
             .not_zero("windows.state_bytes", self.windows.state_bytes.get())
             .not_zero("windows.dirty", self.windows.dirty as u64)
             .timer("publish_every", self.publish_every)
+            .not_zero("restate.windows", self.restate.windows)
+            .not_zero("restate.rows", self.restate.rows)
             .timer("retention_every", self.retention_every)
             .timer("stop_within", self.stop_within)
             .finish()
@@ -118,6 +134,7 @@ mod tests {
             "counters": {"idle": "24h", "entities": 1_000_000},
             "windows": {"state_bytes": "256MiB", "dirty": 100_000},
             "publish_every": "60s",
+            "restate": {"windows": 20_000, "rows": 2_000_000},
             "retention_every": "10m",
             "stop_within": "20s",
         });
@@ -143,6 +160,8 @@ mod tests {
             (Box::new(|s| s.counters.entities = 0), "processor.counters.entities"),
             (Box::new(|s| s.windows.state_bytes = 0.into()), "processor.windows.state_bytes"),
             (Box::new(move |s| s.publish_every = zero), "processor.publish_every"),
+            (Box::new(|s| s.restate.windows = 0), "processor.restate.windows"),
+            (Box::new(|s| s.restate.rows = 0), "processor.restate.rows"),
             (Box::new(move |s| s.retention_every = zero), "processor.retention_every"),
             (Box::new(move |s| s.stop_within = zero), "processor.stop_within"),
         ];

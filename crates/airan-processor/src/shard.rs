@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! message ─▶ open ─▶ identities ─▶ rises ─▶ late? ─▶ windows of each pipeline ─▶ close ─┐
-//!            decode,  duplicates            │                                           ├─▶ commit
-//!            conform  out                   └──────▶ raw rows ──────────────────────────┘
+//!            decode,  duplicates            │  │                                        │
+//!            conform  out                   │  └▶ marks ─▶ restate ─────────────────────┼─▶ commit
+//!                                           └──────▶ raw rows ──────────────────────────┘
 //! ```
 //!
 //! A message is the unit: its rows are judged against the windows as they stood before it, then time moves on, then windows
@@ -22,15 +23,20 @@ use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
 use bytes::Bytes;
 
+use crate::completeness::Gaps;
 use crate::dedupe::Identities;
 use crate::late::Lates;
 use crate::load::Load;
+use crate::marks::{Key, Marks, Why};
 use crate::open::{Refused, open};
 use crate::raw::RawRows;
+use crate::restate::requests::Requests;
+use crate::restate::round::Outcome;
+use crate::restate::shard::Work;
 use crate::results::staleness;
 use crate::rises::Rises;
 use crate::setup::Setup;
-use crate::split::{identity_columns, late_rows, newest_by_node};
+use crate::split::{identity_columns, late_rows, mark_out_of_order, newest_by_node, times};
 use crate::stage::Stage;
 use crate::steps::{Step, Steps, Watch};
 use crate::sums::Sums;
@@ -50,6 +56,13 @@ pub(crate) struct Shard {
     pub time: PartitionTime,
     pub stages: Vec<Stage>,
     pub lates: Lates,
+    /// Windows to be restated.
+    pub marks: Marks,
+    /// How far requests to restate are.
+    pub requests: Requests,
+    /// What a round of restatements has computed, for the next commit.
+    pub(crate) outcome: Option<Outcome>,
+    pub work: Work,
     pub steps: Steps,
     pub load: Load,
     /// Something other than a tick was applied since the last commit.
@@ -98,7 +111,7 @@ impl Shard {
             Message::Foreign { reason, payload } => Some(self.refuse_foreign(offset, reason, payload)),
         };
         let mut watch = Watch::start();
-        self.close_windows().await;
+        self.close_windows().await?;
         watch.end(&mut self.steps, Step::Windows);
         Ok(refusal)
     }
@@ -119,13 +132,20 @@ impl Shard {
         self.load.count(&rows);
         watch.end(&mut self.steps, Step::Decode);
         let rows = self.without_duplicates(index, rows)?;
+        self.mark_gaps(index);
         watch.end(&mut self.steps, Step::Duplicates);
         let Some(rows) = rows else { return Ok(None) };
         let rises = &mut self.streams[index].rises;
         let rows = rises.add(rows, self.log_time)?;
         self.sums.out_of_order += std::mem::take(&mut rises.out_of_order);
+        let overtaken = std::mem::take(&mut rises.overtaken);
+        // A counter that is new to us may have been there before: it, too, may have rows that follow.
+        let why = if !overtaken.is_empty() || rises.has_first_sight { Why::Rows } else { Why::Rises };
         watch.end(&mut self.steps, Step::Rises);
-        self.hand_to_windows(index, &rows)?;
+        if why == Why::Rows {
+            self.mark_disordered(index, &rows, &overtaken)?;
+        }
+        self.hand_to_windows(index, &rows, why)?;
         self.note_time(index, &rows);
         watch.end(&mut self.steps, Step::Late);
         self.sums.pending += rows.num_rows() as u64;
@@ -156,13 +176,47 @@ impl Shard {
         }
     }
 
+    /// Windows that will have to be restated once they have closed, because rises depend on what came before.
+    fn mark_disordered(&mut self, stream: usize, rows: &RecordBatch, overtaken: &[bool]) -> Result<(), ArrowError> {
+        let of = &self.setup.streams[stream];
+        // A row of the past whose counters are not known: they may have been forgotten while it was on its way.
+        let backfill_before = self.log_time.saturating_sub(of.backfill_after);
+        let has_first_sight = self.streams[stream].rises.has_first_sight;
+        let is_out = |(row, at): (usize, &Micros)| {
+            overtaken.get(row).copied().unwrap_or(false) || (has_first_sight && *at < backfill_before)
+        };
+        let out: Vec<bool> = times(rows)?.iter().enumerate().map(is_out).collect();
+        if out.contains(&true) {
+            mark_out_of_order(of, rows, &out, &self.stages, self.log_time, &mut self.marks)?;
+        }
+        Ok(())
+    }
+
+    /// Closed windows over which a gap began or was filled are not as complete as they say.
+    fn mark_gaps(&mut self, stream: usize) {
+        let changed = std::mem::take(&mut self.streams[stream].identities.changed);
+        for (site, from, to) in changed {
+            for reader in &self.setup.streams[stream].readers {
+                let stage = &self.stages[reader.pipeline];
+                let end = to.saturating_add(1).min(stage.cutoff());
+                if from < end {
+                    let width = stage.pipeline.plan.width();
+                    let (from, to) = (width.window_of(from).start, width.window_of(end - 1).end);
+                    let pipeline = stage.pipeline.spec.name.as_str().into();
+                    self.marks.mark(Key { pipeline, why: Why::Gaps, site: site.clone() }, from, to, self.log_time);
+                }
+            }
+        }
+    }
+
     /// Rows of open windows go to their pipelines; the others are counted, and their windows marked.
-    fn hand_to_windows(&mut self, stream: usize, rows: &RecordBatch) -> Result<(), ArrowError> {
+    fn hand_to_windows(&mut self, stream: usize, rows: &RecordBatch, why: Why) -> Result<(), ArrowError> {
         let setup = Arc::clone(&self.setup);
         let of = &setup.streams[stream];
-        let late = late_rows(of, rows, &self.stages, self.log_time, &mut self.lates)?;
+        let late = late_rows(of, rows, &self.stages, self.log_time, (&mut self.lates, &mut self.marks, why))?;
         for (reader, late) in of.readers.iter().zip(late) {
             let stage = &mut self.stages[reader.pipeline];
+            stage.count(rows, late.on_time.as_ref())?;
             match late.on_time {
                 None => stage.take(reader.input, rows.clone()),
                 Some(on_time) if on_time.true_count() > 0 => {
@@ -183,11 +237,18 @@ impl Shard {
     }
 
     /// Each pipeline closes what ends by its watermark: the least of its streams', less its lateness.
-    async fn close_windows(&mut self) {
+    async fn close_windows(&mut self) -> Result<(), ArrowError> {
         for stage in &mut self.stages {
             let watermark = watermark_of(stage, &self.time);
+            let before = stage.closed.len();
             stage.settle(watermark).await;
+            if stage.closed.len() > before {
+                let streams = stage.pipeline.plan.streams().iter().filter_map(|stream| self.setup.stream(stream));
+                let gaps: Vec<Arc<Gaps>> = streams.map(|index| self.streams[index].identities.gaps()).collect();
+                stage.complete(before, &gaps)?;
+            }
         }
+        Ok(())
     }
 
     /// Whether a commit would say more than that time has passed. Right after the last rows that alone is worth saying: windows
@@ -198,7 +259,16 @@ impl Shard {
             staleness(&stage.pipeline).saturating_add(lateness).saturating_add(stage.pipeline.plan.width().micros())
         });
         let settled_at = self.touched_at.saturating_add(settled.max().unwrap_or(0)).saturating_add(SETTLE);
-        self.is_touched || self.committed_at < settled_at || self.stages.iter().any(|stage| !stage.closed.is_empty())
+        self.is_touched || self.committed_at < settled_at || self.has_outcome() || !self.is_all_closed_committed()
+    }
+
+    /// Whether everything that has come of messages, but time itself, is committed.
+    pub fn is_committed(&self) -> bool {
+        !self.is_touched && self.is_all_closed_committed()
+    }
+
+    fn is_all_closed_committed(&self) -> bool {
+        self.stages.iter().all(|stage| stage.closed.is_empty())
     }
 
     /// Bytes of raw rows that wait for a commit.

@@ -23,7 +23,8 @@ impl Spans {
         }
         let first = self.spans.partition_point(|span| span.1 < from);
         let past = first + self.spans[first..].partition_point(|span| span.0 <= to);
-        let merged = self.spans[first..past].iter().fold((from, to), |all, span| (all.0.min(span.0), all.1.max(span.1)));
+        let merged =
+            self.spans[first..past].iter().fold((from, to), |all, span| (all.0.min(span.0), all.1.max(span.1)));
         self.spans.splice(first..past, [merged]);
     }
 
@@ -71,6 +72,20 @@ impl Spans {
     pub fn before(&self, end: Micros) -> Spans {
         let cut = self.iter().map(|(from, to)| (from, to.min(end))).filter(|(from, to)| from < to);
         Spans { spans: cut.collect() }
+    }
+
+    /// The first instants, `total` of them.
+    pub fn first(&self, total: Micros) -> Spans {
+        let (mut first, mut left) = (Spans::default(), total);
+        for (from, to) in self.iter() {
+            if left <= 0 {
+                break;
+            }
+            let end = to.min(from.saturating_add(left));
+            left = left.saturating_sub(end.saturating_sub(from));
+            first.add(from, end);
+        }
+        first
     }
 
     /// Whether `at` is in it.
@@ -160,6 +175,7 @@ mod tests {
             prop_assert_eq!(set(&left.both(&right)), &x & &y);
             prop_assert_eq!(set(&left.before(end)), x.iter().copied().filter(|at| *at < end).collect::<BTreeSet<_>>());
             prop_assert_eq!(left.total(), x.len() as i64);
+            prop_assert_eq!(set(&left.first(end)), x.iter().copied().take(end.max(0) as usize).collect::<BTreeSet<_>>());
             prop_assert!((-35..35).all(|at| left.contains(at) == x.contains(&at)));
             prop_assert!(apart(&left) && apart(&sum) && apart(&rest) && apart(&left.both(&right)));
         }

@@ -1,13 +1,17 @@
 //! Looking at rows by their time: which are late for whom, and what they say about their nodes' clocks.
 
+use std::sync::Arc;
+
 use airan_model::schema;
 use airan_model::time::Micros;
+use airan_window::Window;
 use arrow::array::{AsArray, BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 
 use crate::dedupe::IdentityColumns;
-use crate::late::{Dirty, LateReason, Lates};
+use crate::late::{LateReason, Lates};
+use crate::marks::{Key, Marks, Why};
 use crate::setup::StreamSetup;
 use crate::stage::Stage;
 
@@ -18,13 +22,14 @@ pub(crate) struct Split {
 }
 
 /// Splits conformed rows for each pipeline that reads their stream, in the order of the readers. Late rows are counted once,
-/// however many pipelines they are late for, and backfill whether late or not; every closed window they belong to is marked.
+/// however many pipelines they are late for, and backfill whether late or not; every closed window they belong to is marked,
+/// for the reason `why`.
 pub(crate) fn late_rows(
     of: &StreamSetup,
     rows: &RecordBatch,
     stages: &[Stage],
     log_time: Micros,
-    lates: &mut Lates,
+    (lates, marks, why): (&mut Lates, &mut Marks, Why),
 ) -> Result<Vec<Split>, ArrowError> {
     let ts = times(rows)?;
     let oldest = ts.iter().copied().min().unwrap_or(Micros::MAX);
@@ -35,23 +40,56 @@ pub(crate) fn late_rows(
     }
     count(of, rows, ts, newest_cutoff, backfill_before, lates)?;
     let sites = texts(rows, schema::SITE)?;
-    let split = |stage: &Stage, lates: &mut Lates| {
+    let split = |stage: &Stage, marks: &mut Marks| {
         let cutoff = stage.cutoff();
         if oldest >= cutoff {
             return Split { on_time: None };
         }
-        let mut last: Option<(Micros, &str)> = None;
-        for (row, at) in ts.iter().enumerate().filter(|(_, at)| **at < cutoff) {
-            let window = (stage.start_of(*at), sites.value(row));
-            if last != Some(window) {
-                let pipeline = stage.pipeline.spec.name.as_str().into();
-                lates.mark(Dirty { pipeline, site: window.1.into(), start: window.0 });
-                last = Some(window);
-            }
-        }
+        mark(stage, ts, sites, |row| ts[row] < cutoff, why, log_time, marks);
         Split { on_time: Some(ts.iter().map(|at| Some(*at >= cutoff)).collect()) }
     };
-    Ok(of.readers.iter().map(|reader| split(&stages[reader.pipeline], lates)).collect())
+    Ok(of.readers.iter().map(|reader| split(&stages[reader.pipeline], marks)).collect())
+}
+
+/// Marks the windows of rows that came out of the order of event time: the rises of the rows after them were computed without
+/// them, or their own without the rows before.
+pub(crate) fn mark_out_of_order(
+    of: &StreamSetup,
+    rows: &RecordBatch,
+    out: &[bool],
+    stages: &[Stage],
+    log_time: Micros,
+    marks: &mut Marks,
+) -> Result<(), ArrowError> {
+    let (ts, sites) = (times(rows)?, texts(rows, schema::SITE)?);
+    for reader in &of.readers {
+        mark(&stages[reader.pipeline], ts, sites, |row| out[row], Why::Rows, log_time, marks);
+    }
+    Ok(())
+}
+
+/// Marks the windows that hold rows for which `is_marked`.
+fn mark(
+    stage: &Stage,
+    ts: &[Micros],
+    sites: &StringArray,
+    is_marked: impl Fn(usize) -> bool,
+    why: Why,
+    log_time: Micros,
+    marks: &mut Marks,
+) {
+    let pipeline: Arc<str> = stage.pipeline.spec.name.as_str().into();
+    let mut last: Option<(Window, &str)> = None;
+    for row in (0..ts.len()).filter(|row| is_marked(*row)) {
+        let site = sites.value(row);
+        if last.is_some_and(|(window, of)| of == site && window.contains(ts[row])) {
+            continue;
+        }
+        let window = stage.pipeline.plan.width().window_of(ts[row]);
+        let key = Key { pipeline: Arc::clone(&pipeline), why, site: site.into() };
+        marks.mark(key, window.start, window.end, log_time);
+        last = Some((window, site));
+    }
 }
 
 /// Counts rows that are late for somebody, or backfill.
@@ -109,6 +147,8 @@ pub(crate) fn identity_columns(rows: &RecordBatch) -> Result<IdentityColumns<'_>
         batch: texts(rows, schema::BATCH)?,
         seq: ints(rows, schema::SEQ)?,
         source: texts(rows, schema::SOURCE)?,
+        site: texts(rows, schema::SITE)?,
+        ts: times(rows)?,
     })
 }
 

@@ -8,9 +8,11 @@
 use std::sync::Arc;
 
 use airan_model::time::Micros;
-use airan_window::{ClosedWindow, Windows};
-use arrow::array::RecordBatch;
+use airan_window::{ClosedWindow, Window, Windows};
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::error::ArrowError;
 
+use crate::completeness::{Gaps, Received, ratio, stamped};
 use crate::exported::Exported;
 use crate::setup::Pipeline;
 use crate::worker::causes;
@@ -34,6 +36,8 @@ pub(crate) struct Stage {
     waiting_rows: usize,
     /// Windows closed since the last commit.
     pub closed: Vec<ClosedWindow>,
+    /// Rows of numbered senders in open windows.
+    received: Received,
     /// Prometheus counters of the pipeline.
     pub exported: Exported,
 }
@@ -52,6 +56,7 @@ impl Stage {
             waiting: vec![Vec::new(); pipeline.plan.streams().len()],
             waiting_rows: 0,
             closed: Vec::new(),
+            received: Received::default(),
             exported: Exported::new(&pipeline.spec),
             pipeline: Arc::clone(pipeline),
         }
@@ -92,6 +97,25 @@ impl Stage {
             self.waiting_rows += rows.num_rows();
             self.waiting[input].push(rows);
         }
+    }
+
+    /// Counts rows of open windows, those that `on_time` says, all where it is absent.
+    pub fn count(&mut self, rows: &RecordBatch, on_time: Option<&BooleanArray>) -> Result<(), ArrowError> {
+        let width = self.pipeline.plan.width();
+        self.received.count(rows, on_time, |at| width.window_of(at).start)
+    }
+
+    /// Says of the windows that have closed, but for the first `before` of them, how complete they are.
+    pub fn complete(&mut self, before: usize, gaps: &[Arc<Gaps>]) -> Result<(), ArrowError> {
+        for window in &mut self.closed[before..] {
+            let span = Window { start: window.start, end: window.end };
+            window.rows = stamped(&window.rows, |site| {
+                let missing = gaps.iter().map(|gaps| gaps.within(site, span)).sum();
+                (0, ratio(self.received.of(window.start, site), missing))
+            })?;
+        }
+        self.received.forget_before(self.cutoff);
+        Ok(())
     }
 
     /// Runs the engine if enough rows wait, and closes the windows that end by `watermark`. A watermark that went back is

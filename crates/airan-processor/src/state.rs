@@ -6,15 +6,16 @@
 //! | table | a row is |
 //! | --- | --- |
 //! | `shard` | the shard: its log time and sums |
-//! | `identities` | one range of one batch's numbers |
+//! | `identities` | one range of one batch's numbers, and the times of the rows at its ends |
 //! | `rises/STREAM` | one entity: last time, start and value of each counter |
 //! | `clocks` | one node of one stream: newest time, last append time |
 //! | `watermarks` | one stream: how far its watermark has come, behind which it does not go back |
 //! | `pipelines` | one pipeline: window width, closed through |
 //! | `exported` | one Prometheus counter |
 //! | `late` | late rows of one stream, node and reason |
-//! | `dirty` | one window to be restated |
 //! | `load` | the shard: how busy it was, and its hottest site; for people only |
+//! | `dirty` | a stretch of windows to be restated, of one pipeline and site, and why |
+//! | `requests` | one request to restate and one pipeline: the next window, whether it is done |
 
 use std::sync::Arc;
 
@@ -54,7 +55,6 @@ fn write_shard(shard: &Shard, state: &mut SheetWriter) -> Result<(), StateError>
             ("anonymous", counts([sums.anonymous])),
             ("foreign", counts([sums.foreign])),
             ("out_of_order", counts([sums.out_of_order])),
-            ("dirty_dropped", counts([shard.lates.dirty_dropped])),
             ("skipped", counts([sums.skipped])),
         ],
     )
@@ -89,9 +89,12 @@ fn write_identities(shard: &Shard, state: &mut SheetWriter) -> Result<(), StateE
             ("node", texts(ranges().map(|(_, known, _)| &*known.node))),
             ("batch", texts(ranges().map(|(_, known, _)| &*known.batch))),
             ("foreign", Arc::new(ranges().map(|(_, known, _)| Some(known.is_foreign)).collect::<BooleanArray>())),
+            ("site", texts(ranges().map(|(_, known, _)| &*known.site))),
             ("last_seen", ints(ranges().map(|(_, known, _)| known.last_seen))),
-            ("first", ints(ranges().map(|(.., range)| range.0))),
-            ("last", ints(ranges().map(|(.., range)| range.1))),
+            ("first", ints(ranges().map(|(.., range)| range.first))),
+            ("last", ints(ranges().map(|(.., range)| range.last))),
+            ("first_ts", ints(ranges().map(|(.., range)| range.from))),
+            ("last_ts", ints(ranges().map(|(.., range)| range.to))),
         ],
     )
 }
@@ -162,13 +165,27 @@ fn write_late(shard: &Shard, state: &mut SheetWriter) -> Result<(), StateError> 
             ("rows", counts(late.iter().map(|late| late.3))),
         ],
     )?;
-    let dirty = shard.lates.dirty();
+    let marks: Vec<_> = shard.marks.iter().collect();
+    let dirty = || marks.iter().flat_map(|(key, since, spans)| spans.iter().map(move |span| (*key, *since, span)));
     state.table(
         "dirty",
         vec![
-            ("pipeline", texts(dirty.iter().map(|dirty| &*dirty.pipeline))),
-            ("site", texts(dirty.iter().map(|dirty| &*dirty.site))),
-            ("start", ints(dirty.iter().map(|dirty| dirty.start))),
+            ("pipeline", texts(dirty().map(|(key, ..)| &*key.pipeline))),
+            ("site", texts(dirty().map(|(key, ..)| &*key.site))),
+            ("why", texts(dirty().map(|(key, ..)| key.why.as_str()))),
+            ("since", ints(dirty().map(|(_, since, _)| since))),
+            ("start", ints(dirty().map(|(.., span)| span.0))),
+            ("end", ints(dirty().map(|(.., span)| span.1))),
+        ],
+    )?;
+    let requests = || shard.requests.iter();
+    state.table(
+        "requests",
+        vec![
+            ("request", texts(requests().map(|(part, _)| &*part.request))),
+            ("pipeline", texts(requests().map(|(part, _)| &*part.pipeline))),
+            ("next", ints(requests().map(|(_, reached)| reached.next))),
+            ("done", Arc::new(requests().map(|(_, reached)| Some(reached.is_done)).collect::<BooleanArray>())),
         ],
     )
 }

@@ -8,7 +8,7 @@ use airan_window::PipelinePlan;
 use airan_window::pipeline::PipelineSpec;
 
 use crate::golden_input::read_messages;
-use crate::settings::{CommitSettings, CounterSettings, IdentitySettings, Settings, WindowSettings};
+use crate::settings::{CommitSettings, CounterSettings, IdentitySettings, RestateSettings, Settings, WindowSettings};
 use crate::setup::Pipeline;
 
 /// Stream `meter`, entity `part`, with each kind of column; stream `other` with one gauge.
@@ -54,6 +54,7 @@ pub(crate) fn settings() -> Settings {
         counters: CounterSettings { idle: "24h".parse().unwrap(), entities: 100_000 },
         windows: WindowSettings { state_bytes: "256MiB".parse().unwrap(), dirty: 1_000 },
         publish_every: "1h".parse().unwrap(),
+        restate: RestateSettings { windows: 1_000, rows: 1_000_000 },
         retention_every: "1h".parse().unwrap(),
         stop_within: "5s".parse().unwrap(),
     }

@@ -11,14 +11,18 @@ use std::time::Duration;
 
 use airan_bus::{Bus, Received};
 use airan_lake::{ClaimError, CommitError, Lake, ReadError, Recovered, ShardWriter};
+use airan_model::crash;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::board::{Board, Progress, Status};
 use crate::metrics::ProcessorMetrics;
 use crate::rejects::Rejects;
+use crate::restate::round::Outcome;
 use crate::results::Results;
 use crate::setup::Setup;
 use crate::shard::Shard;
@@ -30,6 +34,9 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// A shard that has seen nothing but ticks commits this seldom: each commit leaves a record that readers of the lake have to read,
 /// and ticks are quickly read again.
 const QUIET: Duration = Duration::from_secs(600);
+
+/// A round of restatements that takes longer is given up: a store that hangs must not keep it for ever.
+const ROUND_MOST: Duration = Duration::from_secs(600);
 
 /// What a message counts for beside its payload, bytes.
 pub(crate) const MESSAGE_OVERHEAD: usize = 256;
@@ -119,6 +126,7 @@ impl Worker {
         let every = self.shared.setup.settings.commit.interval.get();
         let mut committed = shard.next_offset;
         let (mut next_commit, mut quiet_until) = (Instant::now() + every, Instant::now() + QUIET);
+        let mut rounds = JoinSet::new();
         let mut report = tokio::time::interval(REPORT_EVERY);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let enough = self.shared.setup.settings.commit.bytes.size();
@@ -131,6 +139,10 @@ impl Worker {
                     self.report(&shard, Status::Running);
                     false
                 }
+                Some(ended) = rounds.join_next(), if !rounds.is_empty() => {
+                    self.end_round(&mut shard, ended);
+                    false
+                }
                 received = self.inbox.recv() => match received {
                     Some(received) => {
                         self.apply(&mut shard, received).await?;
@@ -140,11 +152,17 @@ impl Worker {
                 },
             };
             if is_due {
+                let is_news = shard.next_offset > committed || shard.has_outcome();
                 let is_worth_it = shard.has_work() || Instant::now() >= quiet_until;
-                if shard.next_offset > committed && is_worth_it {
+                if is_news && is_worth_it {
                     self.commit(&mut writer, &mut shard).await?;
                     committed = shard.next_offset;
                     quiet_until = Instant::now() + QUIET;
+                } else if shard.is_committed() {
+                    shard.marks.settle();
+                }
+                if shard.is_committed() && rounds.is_empty() && !shard.has_outcome() {
+                    self.begin_round(&mut shard, &mut rounds);
                 }
                 next_commit = Instant::now() + every;
             }
@@ -224,6 +242,30 @@ impl Worker {
         self.report(shard, Status::Running);
         self.tell(What::Report(shard.next_offset)).await;
         Ok(())
+    }
+
+    /// Restates marked windows beside the messages. Dropped with the worker: then nothing of it has happened.
+    fn begin_round(&self, shard: &mut Shard, rounds: &mut JoinSet<Result<Outcome, Elapsed>>) {
+        let (lake, partitions) = (self.shared.lake.clone(), self.shared.bus.partitions());
+        let round = shard.begin_round(self.partition, partitions, lake.raw_retention());
+        rounds.spawn(async move { tokio::time::timeout(ROUND_MOST, round.over(&lake)).await });
+    }
+
+    /// What a round has computed becomes part of the next commit. One that failed delays restatement, and nothing else.
+    fn end_round(&self, shard: &mut Shard, ended: Result<Result<Outcome, Elapsed>, JoinError>) {
+        crash::point("processor.restate.computed");
+        let reason = match ended {
+            Ok(Ok(outcome)) => {
+                for reason in &outcome.failures {
+                    tracing::warn!(partition = self.partition, %reason, "windows could not be restated: trying again");
+                }
+                return shard.finish_round(outcome);
+            }
+            Ok(Err(_)) => format!("it took more than {} s", ROUND_MOST.as_secs()),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(partition = self.partition, %reason, "windows could not be restated: trying again");
+        shard.drop_round();
     }
 
     /// Claims the shard and builds it from what the lake has, however long the lake or the bus is away.

@@ -1,6 +1,6 @@
 //! A pipeline's query, planned once and shared by all shards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -72,6 +72,12 @@ impl PipelinePlan {
     /// The streams it reads, in the order in which the query does.
     pub fn streams(&self) -> &[Arc<str>] {
         &self.streams
+    }
+
+    /// Columns of a stream that the query needs; none where it does not read it.
+    pub fn columns_of(&self, stream: &str) -> BTreeSet<&str> {
+        let of_stream = self.sources.iter().filter(|source| *self.streams[source.stream] == *stream);
+        of_stream.flat_map(|source| source.input.fields().iter().map(|field| field.name().as_str())).collect()
     }
 
     /// Width of its windows.

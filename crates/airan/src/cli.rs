@@ -55,6 +55,12 @@ enum Command {
     /// Shows what was refused, and sends again what can be read now
     #[command(subcommand)]
     Rejected(commands::rejected::RejectedCommand),
+    /// Computes windows again from the raw rows of the lake
+    ///
+    /// For a pipeline that is new or was corrected, and for windows that are missing. The windows get the next revision (0 where
+    /// there were none), which `<table>_latest` shows. The owners of the shards do the work beside their messages; gauges and
+    /// counters on /metrics stay as they are.
+    Backfill(commands::backfill::BackfillArgs),
     /// Lists streams, columns, units, and the foreign metrics that map to them
     Catalog(commands::catalog::CatalogArgs),
     /// Tells about the inventory of nodes and sites
@@ -127,6 +133,7 @@ impl Cli {
             Command::Lag(args) => block_on(commands::lag::run(args)),
             Command::Shard(command) => block_on(commands::shard::run(command)),
             Command::Rejected(command) => block_on(commands::rejected::run(command)),
+            Command::Backfill(args) => block_on(commands::backfill::run(args)),
             Command::Catalog(args) => commands::catalog::run(&args),
             Command::Inventory(command) => block_on(commands::inventory::run(command)),
             Command::Test(args) => block_on(commands::test::run(args)),

@@ -1,5 +1,6 @@
 //! The tools of the command line, one file each.
 
+pub mod backfill;
 pub mod catalog;
 pub mod inventory;
 pub mod lag;

@@ -1,0 +1,136 @@
+//! What the lake holds, as restatements read it: a snapshot in a session of the engine.
+//!
+//! A session over [`airan_lake::Lake::register`] is exactly what was committed at that moment. Tests bring one over tables in
+//! memory.
+
+use std::collections::{BTreeSet, HashMap};
+
+use airan_lake::{Lake, QueryError};
+use airan_model::schema;
+use airan_model::time::Micros;
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
+use datafusion::common::{Column, ScalarValue};
+use datafusion::dataframe::DataFrame;
+use datafusion::error::DataFusionError;
+use datafusion::functions_aggregate::expr_fn::max;
+use datafusion::logical_expr::{Expr, lit};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use foldhash::fast::RandomState;
+
+use crate::completeness::REVISION;
+
+/// Column of window tables.
+const WINDOW_START: &str = "window_start";
+
+/// Newest revisions by site and window start.
+pub(crate) type Revisions = HashMap<(Box<str>, Micros), i64, RandomState>;
+
+/// A snapshot.
+#[derive(Clone)]
+pub(crate) struct History {
+    context: SessionContext,
+}
+
+impl History {
+    /// The lake as it is now.
+    pub async fn of(lake: &Lake) -> Result<History, QueryError> {
+        // One thread: a round runs beside the shard's messages and those of the other shards.
+        let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+        lake.register(&context).await?;
+        Ok(History { context })
+    }
+
+    /// Over the tables of `context`.
+    pub fn over(context: SessionContext) -> History {
+        History { context }
+    }
+
+    /// Rows of a table with a time in `[from, to)` of these sites; of `nodes` only, where given. Of `columns` those that the
+    /// table has. In no order.
+    pub async fn rows(
+        &self,
+        table: &str,
+        columns: &[String],
+        sites: &[&str],
+        nodes: Option<&BTreeSet<Box<str>>>,
+        (from, to): (Micros, Micros),
+    ) -> Result<Vec<RecordBatch>, DataFusionError> {
+        let Some(frame) = self.table(table).await? else { return Ok(Vec::new()) };
+        let present = |name: &&String| frame.schema().has_column_with_unqualified_name(name);
+        let taken: Vec<Expr> = columns.iter().filter(present).map(|name| column(name)).collect();
+        let mut filter = between(schema::TS, from, to).and(any_of(schema::SITE, sites.iter().copied()));
+        if let Some(nodes) = nodes {
+            filter = filter.and(any_of(schema::NODE, nodes.iter().map(|node| &**node)));
+        }
+        frame.filter(filter)?.select(taken)?.collect().await
+    }
+
+    /// The newest revision of each window of these sites that begins in `[from, to)`.
+    pub async fn revisions(
+        &self,
+        table: &str,
+        sites: &[&str],
+        (from, to): (Micros, Micros),
+    ) -> Result<Revisions, DataFusionError> {
+        let mut found = Revisions::default();
+        let Some(frame) = self.table(table).await? else { return Ok(found) };
+        let filter = between(WINDOW_START, from, to).and(any_of(schema::SITE, sites.iter().copied()));
+        let newest = frame
+            .filter(filter)?
+            .aggregate(vec![column(schema::SITE), column(WINDOW_START)], vec![max(column(REVISION)).alias(REVISION)])?;
+        for batch in newest.collect().await? {
+            let (site, start, revision) =
+                (text(&batch, 0)?, batch.column(1).as_primitive::<TimestampMicrosecondType>(), as_ints(&batch, 2)?);
+            let (site, revision) = (site.as_string::<i32>(), revision.as_primitive::<Int64Type>());
+            for row in (0..batch.num_rows()).filter(|row| site.is_valid(*row)) {
+                let key = (site.value(row).into(), start.value(row));
+                found.insert(key, if revision.is_valid(row) { revision.value(row) } else { 0 });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Sites with rows of a table in `[from, to)`.
+    pub async fn sites(&self, table: &str, span: (Micros, Micros)) -> Result<BTreeSet<Box<str>>, DataFusionError> {
+        let mut sites = BTreeSet::new();
+        let Some(frame) = self.table(table).await? else { return Ok(sites) };
+        let frame =
+            frame.filter(between(schema::TS, span.0, span.1))?.aggregate(vec![column(schema::SITE)], Vec::new())?;
+        for batch in frame.collect().await? {
+            let column = text(&batch, 0)?;
+            sites.extend(column.as_string::<i32>().iter().flatten().map(Box::from));
+        }
+        Ok(sites)
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<DataFrame>, DataFusionError> {
+        let name = datafusion::common::TableReference::bare(name);
+        Ok(if self.context.table_exist(name.clone())? { Some(self.context.table(name).await?) } else { None })
+    }
+}
+
+fn column(name: &str) -> Expr {
+    Expr::Column(Column::from_name(name))
+}
+
+fn time(at: Micros) -> Expr {
+    lit(ScalarValue::TimestampMicrosecond(Some(at), Some("UTC".into())))
+}
+
+fn between(name: &str, from: Micros, to: Micros) -> Expr {
+    column(name).gt_eq(time(from)).and(column(name).lt(time(to)))
+}
+
+fn any_of<'a>(name: &str, values: impl Iterator<Item = &'a str>) -> Expr {
+    column(name).in_list(values.map(lit).collect(), false)
+}
+
+fn text(batch: &RecordBatch, index: usize) -> Result<arrow::array::ArrayRef, DataFusionError> {
+    Ok(cast(batch.column(index), &DataType::Utf8)?)
+}
+
+fn as_ints(batch: &RecordBatch, index: usize) -> Result<arrow::array::ArrayRef, DataFusionError> {
+    Ok(cast(batch.column(index), &DataType::Int64)?)
+}

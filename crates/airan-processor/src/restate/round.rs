@@ -1,0 +1,481 @@
+//! One round of restatements: some windows of some pipelines and sites, from raw rows to result rows.
+//!
+//! Windows that lie side by side are one stretch, read once in slices of event time, so memory holds a slice and the state of
+//! its open windows however long the stretch is. What a round may do is bounded by settings; what it does not get to stays
+//! marked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use airan_lake::{Lake, QueryError, Request, RequestReason};
+use airan_model::identity::partition_of;
+use airan_model::schema;
+use airan_model::time::{DAY, HOUR, MINUTE, Micros};
+use airan_window::{Window, WindowError, Windows};
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+
+use crate::completeness::{Gaps, Received, ratio, stamped};
+use crate::marks::{Key, Why};
+use crate::restate::history::{History, Revisions};
+use crate::restate::order::EventOrder;
+use crate::restate::requests::{Part, Reached, Requests, Rest, rest};
+use crate::setup::{Pipeline, Setup};
+use crate::spans::Spans;
+use crate::split::times;
+
+/// Rows a slice should have: enough for the engine, few enough to be sorted in little memory.
+const SLICE_ROWS: usize = 131_072;
+/// The first slice of a stretch, before it is known how many rows there are.
+const FIRST_SLICE: Micros = 10 * MINUTE;
+/// Sites read together: their rows lie in the same files.
+const SITES_AT_ONCE: usize = 64;
+/// Stretches of a request without rows that a round passes over.
+const EMPTY_STRETCHES: usize = 64;
+
+/// Why windows could not be restated. Their marks stay, and they are tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RestateError {
+    /// The lake could not be read.
+    #[error("the lake could not be read")]
+    Lake(#[from] QueryError),
+    /// Rows could not be read.
+    #[error("raw rows could not be read")]
+    Read(#[from] DataFusionError),
+    /// The pipeline refused, or met its limit.
+    #[error("pipeline `{pipeline}`")]
+    Windows { pipeline: String, source: WindowError },
+    /// Rows could not be arranged.
+    #[error("rows could not be arranged")]
+    Arrow(#[from] ArrowError),
+}
+
+/// What a round may still do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    /// Windows of one site.
+    pub windows: u64,
+    /// Raw rows read.
+    pub rows: u64,
+}
+
+/// A round to be run.
+pub(crate) struct Round {
+    pub setup: Arc<Setup>,
+    /// Marked windows, at work.
+    pub marked: Vec<(Key, Spans)>,
+    pub requests: Requests,
+    /// Known gaps, by stream.
+    pub gaps: Vec<Arc<Gaps>>,
+    /// By pipeline the start of the oldest window that has not closed.
+    pub closed: Vec<Micros>,
+    /// No row can be of a later time.
+    pub horizon: Micros,
+    pub partition: i32,
+    pub partitions: i32,
+    pub budget: Budget,
+    /// Windows this round has restated, by pipeline and site: a second job must not state them again at the same revision.
+    pub taken: BTreeMap<(usize, Box<str>), Spans>,
+}
+
+/// Windows that have been computed again.
+#[derive(Debug)]
+pub(crate) struct Restated {
+    /// Index of the pipeline.
+    pub pipeline: usize,
+    /// What asked for them.
+    pub asked: Asked,
+    /// Result rows with revision and completeness.
+    pub rows: Vec<RecordBatch>,
+    /// Which windows, by site, also those without a result.
+    pub done: BTreeMap<Box<str>, Spans>,
+    /// Windows whose rises change with them.
+    pub followers: BTreeMap<Box<str>, Spans>,
+    pub windows: u64,
+    pub rows_read: u64,
+}
+
+/// What asks for a restatement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Marks(Why),
+    /// A request; up to where it is done with this.
+    Request(Part, Reached),
+}
+
+/// What a round did.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub restated: Vec<Restated>,
+    /// Parts of requests that are done without work.
+    pub reached: Vec<(Part, Reached)>,
+    /// Requests there are; None where they could not be listed.
+    pub requests: Option<BTreeSet<Box<str>>>,
+    /// What failed.
+    pub failures: Vec<String>,
+}
+
+impl Round {
+    /// Reads the lake as it is now, and runs over it.
+    pub async fn over(self, lake: &Lake) -> Outcome {
+        let (asked, failure) = match lake.requests().await {
+            Ok(asked) => (Some(asked), None),
+            Err(error) => (None, Some(format!("requests cannot be listed: {}", crate::worker::causes(&error)))),
+        };
+        let there = asked.as_ref().map(|asked| asked.iter().map(|request| request.id.as_str().into()).collect());
+        let asked = asked.unwrap_or_default();
+        let mut outcome = Outcome::default();
+        if self.is_needed(&asked) {
+            outcome = match History::of(lake).await {
+                Ok(history) => self.run(&history, &asked).await,
+                Err(error) => Outcome { failures: vec![crate::worker::causes(&error)], ..Outcome::default() },
+            };
+        }
+        outcome.requests = there;
+        outcome.failures.extend(failure);
+        outcome
+    }
+
+    /// Whether there is anything to do.
+    pub fn is_needed(&self, asked: &[Request]) -> bool {
+        !self.marked.is_empty() || asked.iter().any(|request| self.is_unfinished(request))
+    }
+
+    fn is_unfinished(&self, request: &Request) -> bool {
+        self.setup.pipelines.iter().filter(|of| request.names(&of.spec.name)).any(|of| {
+            let part = Part { request: request.id.as_str().into(), pipeline: of.spec.name.as_str().into() };
+            self.requests.reached(&part).is_none_or(|reached| !reached.is_done)
+        })
+    }
+
+    /// Marked windows first, then requests, oldest first. What fails is told and holds up nothing else.
+    pub async fn run(mut self, history: &History, asked: &[Request]) -> Outcome {
+        let mut outcome = Outcome::default();
+        for (pipeline, why, sites) in by_pipeline(&self.setup, std::mem::take(&mut self.marked)) {
+            if self.is_spent() {
+                return outcome;
+            }
+            let follow_from = (why == Why::Rows).then_some(Micros::MIN);
+            match self.restate(history, pipeline, Asked::Marks(why), sites, follow_from).await {
+                Ok(restated) => outcome.restated.push(restated),
+                Err(error) => outcome.failures.push(crate::worker::causes(&error)),
+            }
+        }
+        for request in asked {
+            for pipeline in 0..self.setup.pipelines.len() {
+                if let Err(error) = self.request(history, request, pipeline, &mut outcome).await {
+                    outcome.failures.push(crate::worker::causes(&error));
+                }
+            }
+        }
+        outcome
+    }
+
+    fn is_spent(&self) -> bool {
+        self.budget.windows == 0 || self.budget.rows == 0
+    }
+
+    /// The next stretch of a request for one pipeline.
+    async fn request(
+        &mut self,
+        history: &History,
+        request: &Request,
+        pipeline: usize,
+        outcome: &mut Outcome,
+    ) -> Result<(), RestateError> {
+        let of = Arc::clone(&self.setup.pipelines[pipeline]);
+        if !request.names(&of.spec.name) {
+            return Ok(());
+        }
+        let part = Part { request: request.id.as_str().into(), pipeline: of.spec.name.as_str().into() };
+        let width = of.plan.width();
+        let mut reached = self.requests.reached(&part);
+        for _ in 0..EMPTY_STRETCHES {
+            if self.is_spent() {
+                break;
+            }
+            let cut = |at: Micros| width.window_of(at).start;
+            let (from, to, end) = match rest(request, reached, self.closed[pipeline], cut, width.micros()) {
+                Rest::Known => return Ok(()),
+                Rest::Waits(next) => {
+                    outcome.reached.push((part, Reached { next, is_done: false }));
+                    return Ok(());
+                }
+                Rest::Done(next) => {
+                    outcome.reached.push((part, Reached { next, is_done: true }));
+                    return Ok(());
+                }
+                Rest::Work(from, to, end) => (from, to, end),
+            };
+            let most = i64::try_from(self.budget.windows).unwrap_or(i64::MAX).saturating_mul(width.micros());
+            let to = to.min(from.saturating_add(most));
+            let sites = self.sites_of(history, request, &of, (from, to)).await?;
+            if sites.is_empty() {
+                reached = Some(Reached { next: to, is_done: to >= end });
+                continue;
+            }
+            let sites = sites.into_iter().map(|site| (site, Spans::of(from, to))).collect();
+            let asked = Asked::Request(part.clone(), Reached { next: to, is_done: to >= end });
+            // Raw rows are as they were in a backfill; where some are gone, the rows after them get other rises.
+            let follow_from = (request.reason == RequestReason::Erase).then_some(end);
+            let restated = self.restate(history, pipeline, asked, sites, follow_from).await?;
+            outcome.restated.push(restated);
+            return Ok(());
+        }
+        if let Some(reached) = reached {
+            outcome.reached.push((part, reached));
+        }
+        Ok(())
+    }
+
+    /// The request's sites that belong to this shard and may have rows in a span.
+    async fn sites_of(
+        &self,
+        history: &History,
+        request: &Request,
+        of: &Pipeline,
+        span: (Micros, Micros),
+    ) -> Result<BTreeSet<Box<str>>, RestateError> {
+        let mut sites: BTreeSet<Box<str>> = request.sites.iter().map(|site| site.as_str().into()).collect();
+        if sites.is_empty() {
+            for stream in of.plan.streams() {
+                sites.extend(history.sites(stream, span).await?);
+            }
+        }
+        sites.retain(|site| partition_of(site, self.partitions) == self.partition);
+        Ok(sites)
+    }
+
+    /// Restates the windows of `sites`, as many as the budget allows. Once it has come to `follow_from`, it looks for the
+    /// windows whose rises change.
+    async fn restate(
+        &mut self,
+        history: &History,
+        pipeline: usize,
+        mut asked: Asked,
+        sites: BTreeMap<Box<str>, Spans>,
+        follow_from: Option<Micros>,
+    ) -> Result<Restated, RestateError> {
+        let of = Arc::clone(&self.setup.pipelines[pipeline]);
+        let width = of.plan.width().micros();
+        let (mut left, mut done) = (BTreeMap::<Box<str>, Spans>::new(), BTreeMap::<Box<str>, Spans>::new());
+        for (site, spans) in &sites {
+            let mut rest = spans.clone();
+            if let Some(taken) = self.taken.get(&(pipeline, site.clone())) {
+                rest.remove_all(taken);
+                done.insert(site.clone(), spans.both(taken));
+            }
+            if !rest.is_empty() {
+                left.insert(site.clone(), rest);
+            }
+        }
+        let mut all = Spans::default();
+        left.values().for_each(|spans| all.add_all(spans));
+        let stretches: Vec<(Micros, Micros)> = all.iter().collect();
+        let (mut rows, mut followers) = (Vec::new(), BTreeMap::<Box<str>, Spans>::new());
+        let (mut windows, mut rows_read) = (0, 0);
+        for (number, (from, to)) in stretches.iter().copied().enumerate() {
+            let is_here = |spans: &Spans| spans.iter().any(|(first, past)| first < to && from < past);
+            let here = left.iter().filter(|(_, spans)| is_here(spans)).map(|(site, spans)| (&**site, spans));
+            let here: Vec<(&str, &Spans)> = here.collect();
+            let mut reached = to;
+            for sites in here.chunks(SITES_AT_ONCE) {
+                let mut stretch = Stretch::new(self, history, &of, sites, (from, reached)).await?;
+                reached = stretch.run(self.budget).await?;
+                if follow_from.is_some_and(|follow_from| reached >= follow_from) {
+                    stretch.follow(reached, self.horizon, &mut followers).await?;
+                }
+                self.budget.rows = self.budget.rows.saturating_sub(stretch.rows_read());
+                rows_read += stretch.rows_read();
+                rows.extend(stretch.results);
+            }
+            // A later chunk of sites may have ended earlier: what the others have beyond that is computed again.
+            rows.retain(|(start, _): &(Micros, RecordBatch)| *start < reached);
+            for (site, spans) in here {
+                let part = spans.both(&Spans::of(from, reached));
+                let count = (part.total() / width).max(0) as u64;
+                windows += count;
+                self.budget.windows = self.budget.windows.saturating_sub(count);
+                done.entry(site.into()).or_default().add_all(&part);
+            }
+            if reached < to || (self.is_spent() && number + 1 < stretches.len()) {
+                if let Asked::Request(_, at) = &mut asked {
+                    *at = Reached { next: reached, is_done: false };
+                }
+                break;
+            }
+        }
+        for (site, spans) in &done {
+            self.taken.entry((pipeline, site.clone())).or_default().add_all(spans);
+        }
+        // What is restated here anyway, or still marked, needs no mark of its own.
+        for (site, follow) in &mut followers {
+            if let Some(spans) = sites.get(site) {
+                follow.remove_all(spans);
+            }
+        }
+        followers.retain(|_, follow| !follow.is_empty());
+        let rows = rows.into_iter().map(|(_, rows)| rows).collect();
+        Ok(Restated { pipeline, asked, rows, done, followers, windows, rows_read })
+    }
+}
+
+/// Marked windows by pipeline and reason, with each site's stretches cut at the windows of the pipeline as it is now.
+fn by_pipeline(setup: &Setup, marked: Vec<(Key, Spans)>) -> Vec<(usize, Why, BTreeMap<Box<str>, Spans>)> {
+    let mut jobs: BTreeMap<(usize, Why), BTreeMap<Box<str>, Spans>> = BTreeMap::new();
+    for (key, spans) in marked {
+        let Some(pipeline) = setup.pipelines.iter().position(|of| *of.spec.name == *key.pipeline) else { continue };
+        let width = setup.pipelines[pipeline].plan.width();
+        let whole = jobs.entry((pipeline, key.why)).or_default().entry(key.site).or_default();
+        for (from, to) in spans.iter() {
+            whole.add(width.window_of(from).start, width.window_of(to.saturating_sub(1)).end);
+        }
+    }
+    jobs.into_iter().map(|((pipeline, why), sites)| (pipeline, why, sites)).collect()
+}
+
+/// Windows side by side, of sites whose rows are read together.
+struct Stretch<'a> {
+    of: &'a Pipeline,
+    sites: &'a [(&'a str, &'a Spans)],
+    span: (Micros, Micros),
+    streams: Vec<EventOrder<'a>>,
+    windows: Windows,
+    revisions: Revisions,
+    received: Received,
+    gaps: Vec<Arc<Gaps>>,
+    /// Start of the window, result rows.
+    results: Vec<(Micros, RecordBatch)>,
+}
+
+impl<'a> Stretch<'a> {
+    async fn new(
+        round: &Round,
+        history: &'a History,
+        of: &'a Pipeline,
+        sites: &'a [(&'a str, &'a Spans)],
+        span: (Micros, Micros),
+    ) -> Result<Stretch<'a>, RestateError> {
+        let names: Vec<&str> = sites.iter().map(|(site, _)| *site).collect();
+        let (mut streams, mut gaps) = (Vec::new(), Vec::new());
+        for stream in of.plan.streams() {
+            let Some(index) = round.setup.stream(stream) else { continue };
+            let needed = of.plan.columns_of(stream);
+            let counters = &round.setup.settings.counters;
+            let stream = &round.setup.streams[index].stream;
+            streams.push(EventOrder::new(history, stream, &needed, names.clone(), counters, span.0));
+            gaps.push(Arc::clone(&round.gaps[index]));
+        }
+        Ok(Stretch {
+            of,
+            sites,
+            span,
+            streams,
+            windows: of.plan.open(round.setup.settings.windows.state_bytes.size()),
+            revisions: history.revisions(&of.spec.table, &names, span).await?,
+            received: Received::default(),
+            gaps,
+            results: Vec::new(),
+        })
+    }
+
+    /// Computes the windows in order. Returns where it ended: at the end, or at a window's start once the budget is used up.
+    async fn run(&mut self, budget: Budget) -> Result<Micros, RestateError> {
+        let width = self.of.plan.width();
+        let grain = width.micros().min(HOUR);
+        let (mut at, to) = self.span;
+        let most = i64::try_from(budget.windows.max(1)).unwrap_or(i64::MAX).saturating_mul(width.micros());
+        let to = to.min(at.saturating_add(most));
+        let mut grains = (FIRST_SLICE / grain).max(1);
+        while at < to {
+            let end = at.saturating_add(grains.saturating_mul(grain)).min(to);
+            let rows = self.slice(at, end).await?;
+            at = end;
+            self.close(at).await?;
+            if rows > SLICE_ROWS {
+                grains = (grains / 2).max(1);
+            } else if rows < SLICE_ROWS / 4 && grains.saturating_mul(grain) < DAY {
+                grains *= 2;
+            }
+            if self.rows_read() >= budget.rows && width.window_of(at).start == at {
+                break;
+            }
+        }
+        Ok(at)
+    }
+
+    async fn slice(&mut self, from: Micros, to: Micros) -> Result<usize, RestateError> {
+        let mut read = 0;
+        for (index, stream) in self.of.plan.streams().iter().enumerate() {
+            let Some(order) = self.streams.get_mut(index) else { continue };
+            let Some(rows) = order.slice(from, to).await? else { continue };
+            read += rows.num_rows();
+            let wanted = self.wanted(&rows, from, to)?;
+            let start_of = |at: Micros| self.of.plan.width().window_of(at).start;
+            self.received.count(&rows, wanted.as_ref(), start_of)?;
+            let rows = match &wanted {
+                Some(wanted) => filter_record_batch(&rows, wanted)?,
+                None => rows,
+            };
+            let pushed = self.windows.push(stream, &rows).await;
+            pushed.map_err(|source| RestateError::Windows { pipeline: self.of.spec.name.clone(), source })?;
+        }
+        Ok(read)
+    }
+
+    /// Which rows are of a window that is to be restated; absent where all are.
+    fn wanted(&self, rows: &RecordBatch, from: Micros, to: Micros) -> Result<Option<BooleanArray>, ArrowError> {
+        let is_whole = |spans: &Spans| spans.iter().any(|(first, past)| first <= from && to <= past);
+        if self.sites.iter().all(|(_, spans)| is_whole(spans)) {
+            return Ok(None);
+        }
+        let ts = times(rows)?;
+        let sites = rows.column_by_name(schema::SITE).and_then(|column| column.as_string_opt::<i32>());
+        let Some(sites) = sites else { return Err(ArrowError::SchemaError("rows without `site`".to_owned())) };
+        let spans: BTreeMap<&str, &Spans> = self.sites.iter().copied().collect();
+        let is_wanted = |row: usize| spans.get(sites.value(row)).is_some_and(|spans| spans.contains(ts[row]));
+        Ok(Some((0..rows.num_rows()).map(|row| Some(is_wanted(row))).collect()))
+    }
+
+    /// Closes the windows that end by `through`, and stamps their rows.
+    async fn close(&mut self, through: Micros) -> Result<(), RestateError> {
+        let closed = self.windows.close_through(through).await;
+        let closed = closed.map_err(|source| RestateError::Windows { pipeline: self.of.spec.name.clone(), source })?;
+        for window in closed {
+            let span = Window { start: window.start, end: window.end };
+            let rows = stamped(&window.rows, |site| {
+                let revision = self.revisions.get(&(Box::from(site), window.start)).map_or(0, |newest| newest + 1);
+                let missing = self.gaps.iter().map(|gaps| gaps.within(site, span)).sum();
+                (revision, ratio(self.received.of(window.start, site), missing))
+            })?;
+            self.results.push((window.start, rows));
+        }
+        self.received.forget_before(self.of.plan.width().window_of(through).start);
+        Ok(())
+    }
+
+    /// The windows of the rows that follow those read up to `end`.
+    async fn follow(
+        &mut self,
+        end: Micros,
+        horizon: Micros,
+        followers: &mut BTreeMap<Box<str>, Spans>,
+    ) -> Result<(), RestateError> {
+        for order in &mut self.streams {
+            for (site, at) in order.followers(end, horizon).await? {
+                let spans = followers.entry(site).or_default();
+                for at in at {
+                    let window = self.of.plan.width().window_of(at);
+                    spans.add(window.start, window.end);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn rows_read(&self) -> u64 {
+        self.streams.iter().map(|order| order.rows_read).sum()
+    }
+}
