@@ -520,6 +520,8 @@ async fn a_shard_whose_store_fails_holds_up_no_other() {
     assert!(running.sums().1);
     running.stop().await;
     assert_eq!((stored(&lake, 0).await, stored(&lake, 1).await), (levels(0..50), levels(0..20)));
+}
+
 /// The newest revision of each window of `meters`: start in seconds, readings, rise of `total`, revision.
 async fn latest(lake: &Lake) -> Vec<(i64, i64, i64, i64)> {
     let context = airan_window::session_context();
