@@ -11,13 +11,11 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
-use crate::claim::read_state;
+use crate::claim::ClaimError;
 use crate::lake::Lake;
-use crate::layout::Shard;
-use crate::record::{self, ReadError};
-use crate::seal::{Damaged, seal, unseal};
+use crate::record::ReadError;
+use crate::seal::{seal, unseal};
 use crate::store::StoreError;
-use crate::{ClaimError, Recovered};
 
 /// Version of the requests this build writes, and the highest it reads.
 const VERSION: u32 = 1;
@@ -147,27 +145,6 @@ impl Lake {
         self.store().remove(&Request::path(id)).await
     }
 
-    /// What the newest record of a shard says, without claiming the shard; `None` where nothing was ever committed.
-    ///
-    /// # Errors
-    /// If the record or the state it names cannot be read.
-    pub async fn look_at(&self, topic: &str, partition: i32) -> Result<Option<Recovered>, ReadError> {
-        let shard = Shard { topic: topic.to_owned(), partition };
-        // A state goes when the next commit has another: then the newest record is another one, too.
-        for _ in 0..LOOKS {
-            let Some(newest) = record::newest(self.store(), &shard).await? else { return Ok(None) };
-            let (Some(next_offset), Some(state)) = (newest.next_offset, &newest.state) else { return Ok(None) };
-            match read_state(self.store(), state).await {
-                Ok(state) => return Ok(Some(Recovered { n: newest.n, next_offset, state })),
-                Err(ReadError::Damaged(_)) => continue,
-                Err(error) => return Err(error),
-            }
-        }
-        let path = shard.states();
-        Err(Damaged { path: path.to_string(), reason: "the state of the newest record cannot be read".to_owned() }
-            .into())
-    }
-
     /// The number of partitions of a topic, fixed when its first shard was claimed; `None` before.
     ///
     /// # Errors
@@ -177,14 +154,11 @@ impl Lake {
     }
 }
 
-/// Times the newest record is read again because its state has just been replaced.
-const LOOKS: u32 = 8;
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::faults::{Fault, Op};
-    use crate::testing::{SECOND, claim, commit, faulty_object, rows};
+    use crate::testing::{SECOND, claim, faulty_object};
 
     /// Scenario: requests are made, one of them while the store tells that it failed although it had done it, one twice, one
     /// under a taken id; then they are removed.
@@ -223,19 +197,13 @@ mod tests {
         assert!(lake.requests().await.unwrap().is_empty());
     }
 
-    /// Scenario: a shard nobody has claimed, one that is claimed, one that has committed.
-    /// Guarantees: looking claims nothing, and shows what the newest commit said.
+    /// Scenario: the partition count of a topic is asked for before and after its first claim.
+    /// Guarantees: asking fixes nothing.
     #[tokio::test]
-    async fn looking_at_a_shard_does_not_fence_its_owner() {
+    async fn the_partition_count_is_known_from_the_first_claim_on() {
         let (lake, _) = faulty_object();
-        assert_eq!(lake.look_at("telemetry", 0).await.unwrap(), None);
         assert_eq!(lake.partitions("telemetry").await.unwrap(), None);
-        let mut writer = claim(&lake).await;
-        assert_eq!(lake.look_at("telemetry", 0).await.unwrap(), None);
-        writer.commit(&commit(7, vec![rows("host", 0..3)])).await.unwrap();
-        let seen = lake.look_at("telemetry", 0).await.unwrap().unwrap();
-        assert_eq!((seen.next_offset, &seen.state[..]), (7, &b"state at 7"[..]));
+        claim(&lake).await;
         assert_eq!(lake.partitions("telemetry").await.unwrap(), Some(1));
-        writer.commit(&commit(9, Vec::new())).await.unwrap();
     }
 }

@@ -57,8 +57,8 @@ pub async fn request_progress(
 ) -> Result<Vec<RequestProgress>, ProgressError> {
     let mut all = Vec::new();
     for partition in 0..partitions {
-        let Some(seen) = lake.look_at(topic, partition).await? else { continue };
-        let state = Sheets::read(seen.state)?;
+        let Some((_, Some(state))) = lake.head_and_state(topic, partition).await? else { continue };
+        let state = Sheets::read(state)?;
         let requests = state.table("requests").map(read_requests).unwrap_or_default();
         for pipeline in pipelines.iter().filter(|pipeline| request.names(pipeline)) {
             let part = Part { request: request.id.as_str().into(), pipeline: pipeline.as_str().into() };
@@ -132,7 +132,9 @@ pub async fn restate_offline(
     let mut report = OfflineReport::default();
     let Some(partitions) = lake.partitions(topic).await? else { return Ok(report) };
     for partition in 0..partitions {
-        if lake.look_at(topic, partition).await.map_err(QueryError::Read)?.is_none() {
+        let seen = lake.head_and_state(topic, partition).await.map_err(QueryError::Read)?;
+        if !matches!(seen, Some((_, Some(_)))) {
+            // Never committed, so it has no rows.
             continue;
         }
         let (mut writer, recovered) = lake.claim(topic, partition, partitions).await?;

@@ -278,9 +278,9 @@ impl Marks {
         self.count();
     }
 
-    /// Every mark, for the state: key, log time of its first mark, all its stretches.
-    pub fn iter(&self) -> impl Iterator<Item = (&Key, Micros, Spans)> {
-        self.by.iter().map(|(key, mark)| (key, mark.since, mark.all()))
+    /// Every mark, for the state: key, log times of its first and last mark, all its stretches.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, (Micros, Micros), Spans)> {
+        self.by.iter().map(|(key, mark)| (key, (mark.since, mark.touched), mark.all()))
     }
 
     /// Whether there is anything to be restated.

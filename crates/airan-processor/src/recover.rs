@@ -266,7 +266,8 @@ impl Shard {
             let why = Why::of(sheet.text(row, "why"));
             let key = Key { pipeline: pipeline.into(), why, site: site.into() };
             let since = sheet.int(row, "since").unwrap_or(self.log_time);
-            self.marks.restore(key, (start, end), since, self.log_time);
+            let touched = sheet.int(row, "touched").unwrap_or(self.log_time);
+            self.marks.restore(key, (start, end), since, touched);
         }
     }
 

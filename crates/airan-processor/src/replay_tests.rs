@@ -155,7 +155,7 @@ async fn windows_wait_for_the_slowest_live_node_and_late_rows_are_stored_and_mar
     for shard in [&shard, &Shard::restore(&setup, 7, state).unwrap()] {
         let late: Vec<_> = shard.lates.rows().map(|(_, node, reason, rows)| (node, reason.as_str(), rows)).collect();
         assert_eq!(late, [("a", "late", 1), ("c", "backfill", 1)]);
-        let spans = |(key, _, spans): (&crate::marks::Key, Micros, crate::spans::Spans)| {
+        let spans = |(key, _, spans): (&crate::marks::Key, (Micros, Micros), crate::spans::Spans)| {
             (key.site.to_string(), spans.iter().map(|(from, to)| (from - T0, to - T0)).collect::<Vec<_>>())
         };
         let marked: Vec<_> = shard.marks.iter().map(spans).collect();

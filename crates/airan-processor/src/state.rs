@@ -166,14 +166,15 @@ fn write_late(shard: &Shard, state: &mut SheetWriter) -> Result<(), StateError> 
         ],
     )?;
     let marks: Vec<_> = shard.marks.iter().collect();
-    let dirty = || marks.iter().flat_map(|(key, since, spans)| spans.iter().map(move |span| (*key, *since, span)));
+    let dirty = || marks.iter().flat_map(|(key, times, spans)| spans.iter().map(move |span| (*key, *times, span)));
     state.table(
         "dirty",
         vec![
             ("pipeline", texts(dirty().map(|(key, ..)| &*key.pipeline))),
             ("site", texts(dirty().map(|(key, ..)| &*key.site))),
             ("why", texts(dirty().map(|(key, ..)| key.why.as_str()))),
-            ("since", ints(dirty().map(|(_, since, _)| since))),
+            ("since", ints(dirty().map(|(_, (since, _), _)| since))),
+            ("touched", ints(dirty().map(|(_, (_, touched), _)| touched))),
             ("start", ints(dirty().map(|(.., span)| span.0))),
             ("end", ints(dirty().map(|(.., span)| span.1))),
         ],

@@ -20,7 +20,7 @@ use crate::testing::{self, T0, joined, meters};
 /// Cases of a property: `AIRAN_CASES`, else a number that fits a run of all tests.
 fn cases(default: u32) -> ProptestConfig {
     let cases = std::env::var("AIRAN_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(default);
-    ProptestConfig { cases, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig { cases, max_shrink_iters: 60, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
