@@ -48,8 +48,9 @@ pub(crate) struct Progress {
     pub watermarks: Vec<(Arc<str>, Micros)>,
     pub stages: Vec<StageProgress>,
     pub late: Vec<(Arc<str>, String, LateReason, u64)>,
-    /// Stretches of windows to be restated, and log time of the oldest mark.
-    pub dirty: usize,
+    /// Stretches of windows to be restated, for their rows and rises, and for their completeness alone.
+    pub dirty: (usize, usize),
+    /// Log time of the oldest mark of the former.
     pub dirty_since: Option<Micros>,
     pub dirty_coarsened: u64,
     pub restated: Work,

@@ -288,14 +288,15 @@ impl Marks {
         self.by.is_empty()
     }
 
-    /// How many stretches there are.
-    pub fn stretches(&self) -> usize {
-        self.stretches
+    /// How many stretches there are: of windows whose rows or rises change, and of those whose completeness does.
+    pub fn stretches(&self) -> (usize, usize) {
+        let gaps = self.by.iter().filter(|(key, _)| key.why == Why::Gaps).map(|(_, mark)| mark.len()).sum();
+        (self.stretches - gaps, gaps)
     }
 
-    /// Log time of the oldest mark.
+    /// Log time of the oldest mark of a window whose rows or rises change.
     pub fn oldest(&self) -> Option<Micros> {
-        self.by.values().map(|mark| mark.since).min()
+        self.by.iter().filter(|(key, _)| key.why != Why::Gaps).map(|(_, mark)| mark.since).min()
     }
 }
 
@@ -336,7 +337,7 @@ mod tests {
         assert_eq!(all(&marks), [("a".to_owned(), vec![(50, 60)])]);
         assert_eq!(take(&mut marks, 60), [(50, 60)]);
         marks.done(&key("a"), &Spans::of(50, 60));
-        assert!(marks.is_empty() && marks.stretches() == 0);
+        assert!(marks.is_empty() && marks.stretches() == (0, 0));
     }
 
     /// Scenario: a window that gets a late row in every commit.
@@ -385,7 +386,7 @@ mod tests {
         let mut marks = Marks::new(50);
         for at in 0..400 {
             marks.mark(key(["a", "b", "c"][at as usize % 3]), at * 100, at * 100 + 10, 0);
-            assert!(marks.stretches() <= 50);
+            assert!(marks.stretches().0 <= 50);
         }
         assert!(marks.coarsened > 0);
         let of: BTreeMap<String, Spans> = marks.iter().map(|(key, _, spans)| (key.site.to_string(), spans)).collect();

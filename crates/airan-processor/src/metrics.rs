@@ -120,7 +120,14 @@ const FAMILIES: &[Family] = &[
         help: "Stretches of windows to be restated because of late rows, by pipeline and site.",
         is_counter: false,
         labels: &[],
-        values: |_, progress, _, put| put(&[], progress.dirty as f64),
+        values: |_, progress, _, put| put(&[], progress.dirty.0 as f64),
+    },
+    Family {
+        name: "airan_processor_incomplete_windows",
+        help: "Stretches of windows whose completeness changed with a gap in a sender's numbers; restated when the gap has rested.",
+        is_counter: false,
+        labels: &[],
+        values: |_, progress, _, put| put(&[], progress.dirty.1 as f64),
     },
     Family {
         name: "airan_processor_dirty_age_seconds",

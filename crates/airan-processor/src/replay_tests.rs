@@ -377,7 +377,7 @@ async fn a_state_of_a_later_release_is_refused_and_marks_are_bounded_and_kept() 
         }
     }
     // Every second window of two stretches of time: more than the 1,000 that may stay apart.
-    assert!(shard.marks.stretches() <= 1_000 && shard.marks.coarsened > 0);
+    assert!(shard.marks.stretches().0 <= 1_000 && shard.marks.coarsened > 0);
     let (_, _, marked) = shard.marks.iter().next().unwrap();
     assert!((1..700).all(|n| marked.contains(T0 - n * 20 * SECOND) && marked.contains(T0 - DAY - n * 20 * SECOND)));
     let state = straight().commit(&mut shard, &mut Replayed::default()).await.unwrap();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use airan_bus::BusSettings;
 use airan_lake::{Lake, Request, RequestReason};
+use airan_model::crash;
 use airan_model::settings::DurationSetting;
 use airan_model::time::{Clock, Micros, format_rfc3339, parse_rfc3339};
 use airan_processor::{RequestProgress, request_progress, restate_offline};
@@ -79,6 +80,7 @@ pub async fn run(args: BackfillArgs) -> Result<()> {
         return Ok(());
     }
     lake.request(&request).await?;
+    crash::point("processor.backfill.requested");
     eprintln!("request {}: {} to {}", request.id, format_rfc3339(request.from), format_rfc3339(request.to));
     if args.no_wait {
         println!("{}", request.id);
