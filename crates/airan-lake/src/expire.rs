@@ -98,7 +98,8 @@ impl Lake {
             ..ExpireReport::default()
         };
         for (table, out) in choice.out {
-            if let Err(error) = self.take_out(&table, &out, now, &mut report).await {
+            let is_raw = kinds.get(&table).is_none_or(|kind| *kind == TableKind::Raw);
+            if let Err(error) = self.take_out(&table, is_raw, &out, now, &mut report).await {
                 let reason = causes(&error);
                 tracing::warn!(table, reason, "nothing taken out: trying again with the next pass");
                 report.failures.push((table, reason));
@@ -174,6 +175,7 @@ impl Lake {
     async fn take_out(
         &self,
         table: &str,
+        is_raw: bool,
         out: &HashSet<String>,
         now: Micros,
         report: &mut ExpireReport,
@@ -187,6 +189,11 @@ impl Lake {
             }
             let remove = gone.iter().map(|live| live.file.path.clone()).collect();
             let change = Change { operation: "expire", remove, ..Change::default() };
+            if is_raw {
+                // First, so that nobody computes a window from what is left of it.
+                let newest = gone.iter().map(|live| live.file.max_ts).max().unwrap_or(Micros::MIN);
+                self.raise_raw_from(newest.saturating_add(1)).await?;
+            }
             match delta.commit(change, now).await {
                 Ok(_) => {
                     self.remember_delta(&delta);

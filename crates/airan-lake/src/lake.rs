@@ -99,11 +99,6 @@ impl Lake {
         self.0.owner.get().map_or("", String::as_str)
     }
 
-    /// How long raw rows are kept: what is older may be incomplete.
-    pub fn raw_retention(&self) -> Micros {
-        self.0.settings.raw_retention.micros()
-    }
-
     pub(crate) fn store(&self) -> &Store {
         &self.0.store
     }

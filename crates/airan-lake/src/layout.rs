@@ -13,6 +13,7 @@
 //! _state/<topic>/<partition>/<n>-<claim>.state                 the shard state a record names
 //! _schemas/<table>/<version>.arrow                             the table's columns, add-only
 //! _requests/<id>.json                                          windows to be restated, for the owners of shards
+//! _retention/raw_from                                           before it raw rows may be gone, in micros
 //! _tmp/ _probe/                                                temporaries
 //! ```
 

@@ -35,6 +35,7 @@ mod expire;
 mod faults;
 mod files;
 mod head;
+mod kept;
 mod lake;
 mod layout;
 mod metrics;

@@ -1,5 +1,5 @@
 use airan_model::time::DAY;
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StructArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StructArray};
 use arrow::datatypes::Int64Type;
 use datafusion::datasource::physical_plan::FileScanConfig;
 

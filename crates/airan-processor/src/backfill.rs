@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use airan_lake::{ClaimError, CommitError, Lake, QueryError, ReadError, Request, ShardWriter};
+use airan_lake::{ClaimError, CommitError, Lake, QueryError, ReadError, Request, ShardWriter, StoreError};
 use airan_model::catalog::Catalog;
 use airan_model::time::Micros;
 
@@ -107,6 +107,9 @@ pub enum OfflineError {
     /// As [`QueryError`] says.
     #[error(transparent)]
     Lake(#[from] QueryError),
+    /// The store does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// As [`StateError`] says.
     #[error(transparent)]
     State(#[from] StateError),
@@ -142,7 +145,8 @@ pub async fn restate_offline(
         report.shards += 1;
         let mut shard = Shard::restore(&setup, recovered.next_offset, recovered.state)?;
         loop {
-            let mut round = shard.begin_round(partition, partitions, lake.raw_retention());
+            let mut round = shard.begin_round(partition, partitions);
+            round.raw_from = lake.raw_from().await?;
             // Marks are a processor's matter.
             round.marked.clear();
             shard.marks.give_back();

@@ -181,7 +181,6 @@ impl HistogramSlots {
                 }
                 last.remember(ts, start, bounds, now, values.sum(row), values.count(row));
             } else {
-                outcome.late.has_first_sight = true;
                 let value = HistogramValue {
                     bounds: bounds.to_vec(),
                     counts: now.to_vec(),

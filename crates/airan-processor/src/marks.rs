@@ -33,7 +33,8 @@ const GAP_REST: Micros = 10 * MINUTE;
 pub(crate) enum Why {
     /// A row of it came late, or out of the order of event time; the rises of the rows that follow may change with it.
     Rows,
-    /// Only the rises of its rows may change, because of a row before it. It marks no further window.
+    /// Rows after it have no other rises: it is marked because of a row before it, or for rows without counters. It marks no
+    /// further window.
     Rises,
     /// A gap in a sender's numbers began over it, or was filled: only its completeness changes. What fills the gap mostly comes
     /// right after, so it waits for [`GAP_REST`], and goes with a restatement that takes place anyway.

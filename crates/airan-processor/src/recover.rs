@@ -53,6 +53,7 @@ impl Shard {
             marks: Marks::new(settings.windows.dirty),
             requests: Requests::default(),
             outcome: None,
+            raw_from: Micros::MIN,
             work: Work::default(),
             steps: Steps::default(),
             load: Load::start(),

@@ -215,7 +215,7 @@ impl Run<'_> {
     }
 
     async fn restate(&self, shard: &mut Shard, replayed: &Replayed) -> Result<(), ReplayError> {
-        let round = shard.begin_round(0, 1, Micros::MAX);
+        let round = shard.begin_round(0, 1);
         if !round.is_needed(self.requests) {
             return Ok(());
         }

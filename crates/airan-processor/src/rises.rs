@@ -48,8 +48,8 @@ pub(crate) struct Rises {
     /// Which rows of the last batch came after a later one of one of their counters; empty where none did. In the order of
     /// event time they would have had rises, and the rows that follow them others.
     pub overtaken: Vec<bool>,
-    /// Whether a counter of the last batch was seen for the first time, as far as is remembered.
-    pub has_first_sight: bool,
+    /// Whether the last batch had a value of any counter.
+    pub has_values: bool,
     /// Histograms whose parts do not fit together: they got no rise.
     pub misshapen: u64,
 }
@@ -146,7 +146,7 @@ impl Rises {
         let names = std::iter::once(schema::NODE).chain(stream.entity.iter().map(|column| column.name.as_str()));
         Rises {
             overtaken: Vec::new(),
-            has_first_sight: false,
+            has_values: false,
             entities: Entities::new(settings),
             counters: stream.columns.iter().filter_map(|column| Tracked::new(stream, column)).collect(),
             key: names.filter_map(|name| stream.place_of(name)).collect(),
@@ -170,11 +170,12 @@ impl Rises {
 
     fn add_seen(&mut self, rows: RecordBatch, seen: Seen) -> Result<RecordBatch, ArrowError> {
         self.overtaken.clear();
-        self.has_first_sight = false;
+        self.has_values = false;
         let has_value = |tracked: &Tracked| rows.column(tracked.place).null_count() < rows.num_rows();
         if !self.counters.iter().any(has_value) {
             return Ok(rows);
         }
+        self.has_values = true;
         let context = self.context(&rows, seen)?;
         let mut late = Late::new(rows.num_rows());
         let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
@@ -184,7 +185,6 @@ impl Rises {
             columns[tracked.seconds] = seconds;
         }
         self.out_of_order += late.count();
-        self.has_first_sight = late.has_first_sight;
         self.overtaken = late.overtaken(context.ts);
         RecordBatch::try_new(rows.schema(), columns)
     }
@@ -409,7 +409,6 @@ where
             }
             return;
         }
-        outcome.late.has_first_sight |= slot.ts == NEVER;
         if slot.ts != NEVER && !is_given {
             let is_reset = began_anew(slot.start, start) || value < slot.value;
             increase.set(row, if is_reset { value.whole() } else { value.since(slot.value) });
@@ -446,13 +445,11 @@ pub(crate) struct Late {
     rows: usize,
     /// By row the newest time that was there before it.
     behind: Vec<Micros>,
-    /// A counter was seen for the first time.
-    pub has_first_sight: bool,
 }
 
 impl Late {
     fn new(rows: usize) -> Late {
-        Late { rows, behind: Vec::new(), has_first_sight: false }
+        Late { rows, behind: Vec::new() }
     }
 
     /// The row is not after `last`.

@@ -62,6 +62,8 @@ pub(crate) struct Shard {
     pub requests: Requests,
     /// What a round of restatements has computed, for the next commit.
     pub(crate) outcome: Option<Outcome>,
+    /// Before it raw rows of the lake may be gone, as far as is known.
+    pub raw_from: Micros,
     pub work: Work,
     pub steps: Steps,
     pub load: Load,
@@ -139,8 +141,8 @@ impl Shard {
         let rows = rises.add(rows, self.log_time)?;
         self.sums.out_of_order += std::mem::take(&mut rises.out_of_order);
         let overtaken = std::mem::take(&mut rises.overtaken);
-        // A counter that is new to us may have been there before: it, too, may have rows that follow.
-        let why = if !overtaken.is_empty() || rises.has_first_sight { Why::Rows } else { Why::Rises };
+        // Rows that follow a late one may be there, though what is remembered of its counters does not say so.
+        let why = if rises.has_values { Why::Rows } else { Why::Rises };
         watch.end(&mut self.steps, Step::Rises);
         if why == Why::Rows {
             self.mark_disordered(index, &rows, &overtaken)?;
@@ -179,12 +181,10 @@ impl Shard {
     /// Windows that will have to be restated once they have closed, because rises depend on what came before.
     fn mark_disordered(&mut self, stream: usize, rows: &RecordBatch, overtaken: &[bool]) -> Result<(), ArrowError> {
         let of = &self.setup.streams[stream];
-        // A row of the past whose counters are not known: they may have been forgotten while it was on its way.
+        // Of a row of the past, what came before and after it may have been forgotten while it was on its way.
         let backfill_before = self.log_time.saturating_sub(of.backfill_after);
-        let has_first_sight = self.streams[stream].rises.has_first_sight;
-        let is_out = |(row, at): (usize, &Micros)| {
-            overtaken.get(row).copied().unwrap_or(false) || (has_first_sight && *at < backfill_before)
-        };
+        let is_out =
+            |(row, at): (usize, &Micros)| overtaken.get(row).copied().unwrap_or(false) || *at < backfill_before;
         let out: Vec<bool> = times(rows)?.iter().enumerate().map(is_out).collect();
         if out.contains(&true) {
             mark_out_of_order(of, rows, &out, &self.stages, self.log_time, &mut self.marks)?;

@@ -247,7 +247,7 @@ impl Worker {
     /// Restates marked windows beside the messages. Dropped with the worker: then nothing of it has happened.
     fn begin_round(&self, shard: &mut Shard, rounds: &mut JoinSet<Result<Outcome, Elapsed>>) {
         let (lake, partitions) = (self.shared.lake.clone(), self.shared.bus.partitions());
-        let round = shard.begin_round(self.partition, partitions, lake.raw_retention());
+        let round = shard.begin_round(self.partition, partitions);
         rounds.spawn(async move { tokio::time::timeout(ROUND_MOST, round.over(&lake)).await });
     }
 

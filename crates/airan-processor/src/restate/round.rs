@@ -76,6 +76,8 @@ pub(crate) struct Round {
     pub partition: i32,
     pub partitions: i32,
     pub budget: Budget,
+    /// Before it raw rows may be gone: windows from then are left as they are.
+    pub raw_from: Micros,
     /// Windows this round has restated, by pipeline and site: a second job must not state them again at the same revision.
     pub taken: BTreeMap<(usize, Box<str>), Spans>,
 }
@@ -111,6 +113,8 @@ pub(crate) struct Outcome {
     pub restated: Vec<Restated>,
     /// Parts of requests that are done without work.
     pub reached: Vec<(Part, Reached)>,
+    /// Before it raw rows may be gone; None where that is not known.
+    pub raw_from: Option<Micros>,
     /// Requests there are; None where they could not be listed.
     pub requests: Option<BTreeSet<Box<str>>>,
     /// What failed.
@@ -119,7 +123,12 @@ pub(crate) struct Outcome {
 
 impl Round {
     /// Reads the lake as it is now, and runs over it.
-    pub async fn over(self, lake: &Lake) -> Outcome {
+    pub async fn over(mut self, lake: &Lake) -> Outcome {
+        match lake.raw_from().await {
+            Ok(raw_from) => self.raw_from = raw_from,
+            Err(error) => return Outcome { failures: vec![crate::worker::causes(&error)], ..Outcome::default() },
+        }
+        let raw_from = Some(self.raw_from);
         let (asked, failure) = match lake.requests().await {
             Ok(asked) => (Some(asked), None),
             Err(error) => (None, Some(format!("requests cannot be listed: {}", crate::worker::causes(&error)))),
@@ -133,7 +142,7 @@ impl Round {
                 Err(error) => Outcome { failures: vec![crate::worker::causes(&error)], ..Outcome::default() },
             };
         }
-        outcome.requests = there;
+        (outcome.requests, outcome.raw_from) = (there, raw_from);
         outcome.failures.extend(failure);
         outcome
     }
@@ -153,7 +162,10 @@ impl Round {
     /// Marked windows first, then requests, oldest first. What fails is told and holds up nothing else.
     pub async fn run(mut self, history: &History, asked: &[Request]) -> Outcome {
         let mut outcome = Outcome::default();
-        for (pipeline, why, sites) in by_pipeline(&self.setup, std::mem::take(&mut self.marked)) {
+        for (pipeline, why, mut sites) in by_pipeline(&self.setup, std::mem::take(&mut self.marked)) {
+            let whole_from = self.whole_from(pipeline);
+            sites.values_mut().for_each(|spans| spans.remove_all(&Spans::of(Micros::MIN, whole_from)));
+            sites.retain(|_, spans| !spans.is_empty());
             if self.is_spent() {
                 return outcome;
             }
@@ -171,6 +183,14 @@ impl Round {
             }
         }
         outcome
+    }
+
+    /// The start of the first window of a pipeline whose raw rows are all there.
+    fn whole_from(&self, pipeline: usize) -> Micros {
+        if self.raw_from == Micros::MIN {
+            return Micros::MIN;
+        }
+        self.setup.pipelines[pipeline].plan.width().window_of(self.raw_from.saturating_sub(1)).end
     }
 
     fn is_spent(&self) -> bool {
@@ -192,6 +212,10 @@ impl Round {
         let part = Part { request: request.id.as_str().into(), pipeline: of.spec.name.as_str().into() };
         let width = of.plan.width();
         let mut reached = self.requests.reached(&part);
+        let first = width.window_of(request.from).start.max(self.whole_from(pipeline));
+        if reached.is_none_or(|reached| !reached.is_done && reached.next < first) {
+            reached = Some(Reached { next: first, is_done: false });
+        }
         for _ in 0..EMPTY_STRETCHES {
             if self.is_spent() {
                 break;

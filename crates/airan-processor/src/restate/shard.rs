@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use airan_model::time::{DAY, HOUR, Micros};
+use airan_model::time::{HOUR, Micros};
 use arrow::array::RecordBatch;
 
 use crate::marks::{Key, Why};
@@ -29,9 +29,9 @@ pub(crate) struct Work {
 
 impl Shard {
     /// What a round may work on: windows that had closed by the last commit. Only while nothing waits for a commit.
-    pub fn begin_round(&mut self, partition: i32, partitions: i32, raw_retention: Micros) -> Round {
+    pub fn begin_round(&mut self, partition: i32, partitions: i32) -> Round {
         let setup = Arc::clone(&self.setup);
-        self.give_up_before(self.log_time.saturating_sub(raw_retention).saturating_add(DAY));
+        self.give_up_before(self.raw_from);
         let closed: Vec<Micros> = self.stages.iter().map(|stage| stage.cutoff()).collect();
         let place = |pipeline: &str| setup.pipelines.iter().position(|of| of.spec.name == pipeline);
         let settings = &setup.settings.restate;
@@ -47,6 +47,7 @@ impl Shard {
             gaps: self.streams.iter_mut().map(|stream| stream.identities.gaps()).collect(),
             horizon: self.log_time.saturating_add(AHEAD),
             budget: Budget { windows: settings.windows, rows: settings.rows },
+            raw_from: self.raw_from,
             taken: BTreeMap::new(),
             closed,
             partition,
@@ -55,7 +56,7 @@ impl Shard {
         }
     }
 
-    /// Windows whose raw rows retention may have begun to take out would lose what they say.
+    /// Windows of which retention may have taken raw rows out would lose what they say.
     fn give_up_before(&mut self, at: Micros) {
         self.work.given_up += self.marks.drop_before(at, |pipeline| {
             let of = self.setup.pipelines.iter().find(|of| of.spec.name == pipeline);
@@ -66,6 +67,7 @@ impl Shard {
     /// A round has ended. Its outcome becomes true with the next commit; one without any is over at once.
     pub fn finish_round(&mut self, mut outcome: Outcome) {
         self.work.failures += outcome.failures.len() as u64;
+        self.raw_from = outcome.raw_from.map_or(self.raw_from, |raw_from| raw_from.max(self.raw_from));
         if let Some(there) = outcome.requests.take() {
             self.requests.retain(&there);
         }
