@@ -9,11 +9,9 @@ use std::sync::Arc;
 
 use airan_lake::{Lake, QueryError, Request, RequestReason};
 use airan_model::identity::partition_of;
-use airan_model::schema;
 use airan_model::time::{DAY, HOUR, MINUTE, Micros};
 use airan_window::{Window, WindowError, Windows};
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 
@@ -24,7 +22,6 @@ use crate::restate::order::EventOrder;
 use crate::restate::requests::{Part, Reached, Requests, Rest, rest};
 use crate::setup::{Pipeline, Setup};
 use crate::spans::Spans;
-use crate::split::times;
 
 /// Rows a slice should have: enough for the engine, few enough to be sorted in little memory.
 const SLICE_ROWS: usize = 131_072;
@@ -295,38 +292,34 @@ impl Round {
                 left.insert(site.clone(), rest);
             }
         }
-        let mut all = Spans::default();
-        left.values().for_each(|spans| all.add_all(spans));
-        let stretches: Vec<(Micros, Micros)> = all.iter().collect();
+        // Sites with the same stretch are read together. Others are not: what follows a site's stretch may lie in another's.
+        let mut stretches = BTreeMap::<(Micros, Micros), Vec<&str>>::new();
+        for (site, spans) in &left {
+            spans.iter().for_each(|span| stretches.entry(span).or_default().push(site));
+        }
+        let parts: Vec<((Micros, Micros), &[&str])> = stretches
+            .iter()
+            .flat_map(|(span, sites)| sites.chunks(SITES_AT_ONCE).map(|sites| (*span, sites)))
+            .collect();
         let (mut rows, mut followers) = (Vec::new(), BTreeMap::<Box<str>, Spans>::new());
         let (mut windows, mut rows_read) = (0, 0);
-        for (number, (from, to)) in stretches.iter().copied().enumerate() {
-            let is_here = |spans: &Spans| spans.iter().any(|(first, past)| first < to && from < past);
-            let here = left.iter().filter(|(_, spans)| is_here(spans)).map(|(site, spans)| (&**site, spans));
-            let here: Vec<(&str, &Spans)> = here.collect();
-            let mut reached = to;
-            for sites in here.chunks(SITES_AT_ONCE) {
-                let mut stretch = Stretch::new(self, history, &of, sites, (from, reached)).await?;
-                reached = stretch.run(self.budget).await?;
-                if follow_from.is_some_and(|follow_from| reached >= follow_from) {
-                    stretch.follow(reached, self.horizon, &mut followers).await?;
-                }
-                self.budget.rows = self.budget.rows.saturating_sub(stretch.rows_read());
-                rows_read += stretch.rows_read();
-                rows.extend(stretch.results);
+        for (number, ((from, to), sites)) in parts.iter().copied().enumerate() {
+            let mut stretch = Stretch::new(self, history, &of, sites, (from, to)).await?;
+            let reached = stretch.run(self.budget).await?;
+            if follow_from.is_some_and(|follow_from| reached >= follow_from) {
+                stretch.follow(reached, self.horizon, &mut followers).await?;
             }
-            // A later chunk of sites may have ended earlier: what the others have beyond that is computed again.
-            rows.retain(|(start, _): &(Micros, RecordBatch)| *start < reached);
-            for (site, spans) in here {
-                let part = spans.both(&Spans::of(from, reached));
-                let count = (part.total() / width).max(0) as u64;
-                windows += count;
-                self.budget.windows = self.budget.windows.saturating_sub(count);
-                done.entry(site.into()).or_default().add_all(&part);
-            }
-            if reached < to || (self.is_spent() && number + 1 < stretches.len()) {
+            self.budget.rows = self.budget.rows.saturating_sub(stretch.rows_read());
+            rows_read += stretch.rows_read();
+            rows.extend(stretch.results);
+            let count = (reached.saturating_sub(from) / width).max(0) as u64 * sites.len() as u64;
+            windows += count;
+            self.budget.windows = self.budget.windows.saturating_sub(count);
+            sites.iter().for_each(|site| done.entry(Box::from(*site)).or_default().add(from, reached));
+            let next = parts.get(number + 1).map_or(reached, |part| reached.min(part.0.0));
+            if reached < to || (self.is_spent() && number + 1 < parts.len()) {
                 if let Asked::Request(_, at) = &mut asked {
-                    *at = Reached { next: reached, is_done: false };
+                    *at = Reached { next, is_done: false };
                 }
                 break;
             }
@@ -341,7 +334,6 @@ impl Round {
             }
         }
         followers.retain(|_, follow| !follow.is_empty());
-        let rows = rows.into_iter().map(|(_, rows)| rows).collect();
         Ok(Restated { pipeline, asked, rows, done, followers, windows, rows_read })
     }
 }
@@ -363,15 +355,13 @@ fn by_pipeline(setup: &Setup, marked: Vec<(Key, Spans)>) -> Vec<(usize, Why, BTr
 /// Windows side by side, of sites whose rows are read together.
 struct Stretch<'a> {
     of: &'a Pipeline,
-    sites: &'a [(&'a str, &'a Spans)],
     span: (Micros, Micros),
     streams: Vec<EventOrder<'a>>,
     windows: Windows,
     revisions: Revisions,
     received: Received,
     gaps: Vec<Arc<Gaps>>,
-    /// Start of the window, result rows.
-    results: Vec<(Micros, RecordBatch)>,
+    results: Vec<RecordBatch>,
 }
 
 impl<'a> Stretch<'a> {
@@ -379,26 +369,24 @@ impl<'a> Stretch<'a> {
         round: &Round,
         history: &'a History,
         of: &'a Pipeline,
-        sites: &'a [(&'a str, &'a Spans)],
+        sites: &[&'a str],
         span: (Micros, Micros),
     ) -> Result<Stretch<'a>, RestateError> {
-        let names: Vec<&str> = sites.iter().map(|(site, _)| *site).collect();
         let (mut streams, mut gaps) = (Vec::new(), Vec::new());
         for stream in of.plan.streams() {
             let Some(index) = round.setup.stream(stream) else { continue };
             let needed = of.plan.columns_of(stream);
             let counters = &round.setup.settings.counters;
             let stream = &round.setup.streams[index].stream;
-            streams.push(EventOrder::new(history, stream, &needed, names.clone(), counters, span.0));
+            streams.push(EventOrder::new(history, stream, &needed, sites.to_vec(), counters, span.0));
             gaps.push(Arc::clone(&round.gaps[index]));
         }
         Ok(Stretch {
             of,
-            sites,
             span,
             streams,
             windows: of.plan.open(round.setup.settings.windows.state_bytes.size()),
-            revisions: history.revisions(&of.spec.table, &names, span).await?,
+            revisions: history.revisions(&of.spec.table, sites, span).await?,
             received: Received::default(),
             gaps,
             results: Vec::new(),
@@ -436,31 +424,12 @@ impl<'a> Stretch<'a> {
             let Some(order) = self.streams.get_mut(index) else { continue };
             let Some(rows) = order.slice(from, to).await? else { continue };
             read += rows.num_rows();
-            let wanted = self.wanted(&rows, from, to)?;
             let start_of = |at: Micros| self.of.plan.width().window_of(at).start;
-            self.received.count(&rows, wanted.as_ref(), start_of)?;
-            let rows = match &wanted {
-                Some(wanted) => filter_record_batch(&rows, wanted)?,
-                None => rows,
-            };
+            self.received.count(&rows, None, start_of)?;
             let pushed = self.windows.push(stream, &rows).await;
             pushed.map_err(|source| RestateError::Windows { pipeline: self.of.spec.name.clone(), source })?;
         }
         Ok(read)
-    }
-
-    /// Which rows are of a window that is to be restated; absent where all are.
-    fn wanted(&self, rows: &RecordBatch, from: Micros, to: Micros) -> Result<Option<BooleanArray>, ArrowError> {
-        let is_whole = |spans: &Spans| spans.iter().any(|(first, past)| first <= from && to <= past);
-        if self.sites.iter().all(|(_, spans)| is_whole(spans)) {
-            return Ok(None);
-        }
-        let ts = times(rows)?;
-        let sites = rows.column_by_name(schema::SITE).and_then(|column| column.as_string_opt::<i32>());
-        let Some(sites) = sites else { return Err(ArrowError::SchemaError("rows without `site`".to_owned())) };
-        let spans: BTreeMap<&str, &Spans> = self.sites.iter().copied().collect();
-        let is_wanted = |row: usize| spans.get(sites.value(row)).is_some_and(|spans| spans.contains(ts[row]));
-        Ok(Some((0..rows.num_rows()).map(|row| Some(is_wanted(row))).collect()))
     }
 
     /// Closes the windows that end by `through`, and stamps their rows.
@@ -474,7 +443,7 @@ impl<'a> Stretch<'a> {
                 let missing = self.gaps.iter().map(|gaps| gaps.within(site, span)).sum();
                 (revision, ratio(self.received.of(window.start, site), missing))
             })?;
-            self.results.push((window.start, rows));
+            self.results.push(rows);
         }
         self.received.forget_before(self.of.plan.width().window_of(through).start);
         Ok(())
