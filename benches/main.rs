@@ -9,6 +9,7 @@
 //! its own. Making the input is not counted. A figure is rows, or points, per CPU-second: what one core does.
 
 mod bus;
+mod compact;
 mod door;
 mod fleet;
 mod memory;
@@ -82,6 +83,10 @@ fn all(rows: usize) -> Result<()> {
     report::door(&prost, &door);
     println!("\nstate of one open window\n");
     report::memory(&run("memory", seconds)?);
+    println!("\ncompaction of {seconds} s of rows in files of a minute\n");
+    let copy = run("copy", seconds)?;
+    let compact = run("compact", seconds)?;
+    report::compact(&copy, &compact);
     Ok(())
 }
 
@@ -112,6 +117,8 @@ fn part(name: &str, size: usize) -> Result<()> {
             "prost" => otlp::decode(size),
             "door" => door::serve(size).await,
             "memory" => memory::open_window(size).await,
+            "compact" => compact::compact(size).await,
+            "copy" => compact::copy(size).await,
             _ => bail!("no part `{name}`"),
         }
     })?;

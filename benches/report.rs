@@ -94,6 +94,21 @@ pub fn door(prost: &Part, door: &Part) {
     );
 }
 
+/// Compaction beside a plain copy of the same files.
+pub fn compact(copy: &Part, compact: &Part) {
+    for (name, part) in [("copy", copy), ("compact", compact)] {
+        let mib = part.extra.values().sum::<f64>();
+        println!(
+            "{name:<10} {:>7.1} MiB in  {:>6.1} MiB/s  {:>6.2} M rows/s  {:>4.0} MiB of memory beside the input",
+            mib,
+            mib / part.wall,
+            part.count as f64 / part.wall / 1e6,
+            part.peak_mib - part.input_mib
+        );
+    }
+    println!("compaction takes {:.2} times the CPU of a plain copy", compact.cpu / copy.cpu.max(1e-9));
+}
+
 /// Bytes of state by rows and groups.
 pub fn memory(part: &Part) {
     for (what, value) in &part.extra {

@@ -1,6 +1,7 @@
 //! Settings of the benchmarked roles: the documented defaults, with what a benchmark has to change.
 
 use airan_gateway::Settings as Gateway;
+use airan_lake::LakeSettings;
 use airan_processor::Settings as Processor;
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -12,6 +13,8 @@ pub struct Defaults {
     pub gateway: Gateway,
     /// Shards.
     pub processor: Processor,
+    /// The lake.
+    pub lake: LakeSettings,
 }
 
 /// As documented, on one thread.

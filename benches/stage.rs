@@ -107,6 +107,12 @@ pub async fn whole(seconds: usize) -> Result<Part> {
         raw_retention: "3650d".parse()?,
         window_retention: "3650d".parse()?,
         max_bytes: None,
+        compaction: airan_lake::CompactionSettings {
+            on: true,
+            every: "10m".parse()?,
+            target_bytes: "256MiB".parse()?,
+            min_files: 8,
+        },
     };
     let lake = Lake::open(&settings, Clock::system()).await?;
     let pipeline = pipeline(&catalog).await?;

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     CopyMode, CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
 const STORE: &str = "durable local folder";
@@ -119,6 +120,60 @@ impl Folders {
     }
 }
 
+/// A file that comes in parts: they are written to a temporary file, and get their name when all are on disk.
+#[derive(Debug)]
+struct Upload {
+    folders: Arc<Folders>,
+    to: Path,
+    target: PathBuf,
+    temporary: PathBuf,
+    file: Arc<File>,
+    /// Where the next part begins.
+    at: u64,
+}
+
+impl Upload {
+    fn begin(folders: Arc<Folders>, to: Path, target: PathBuf) -> io::Result<Upload> {
+        let temporary = folders.root.join("_tmp").join(format!("{:032x}", rand::random::<u128>()));
+        let file = Arc::new(OpenOptions::new().write(true).create_new(true).open(&temporary)?);
+        Ok(Upload { folders, to, target, temporary, file, at: 0 })
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+#[async_trait]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, part: PutPayload) -> UploadPart {
+        let (file, mut at, to) = (Arc::clone(&self.file), self.at, self.to.clone());
+        self.at += part.content_length() as u64;
+        let write = move || {
+            part.iter().try_for_each(|bytes| {
+                file.write_all_at(bytes, at)?;
+                at += bytes.len() as u64;
+                Ok(())
+            })
+        };
+        Box::pin(async move { tokio::task::spawn_blocking(write).await?.map_err(|error: io::Error| told(error, &to)) })
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let (folders, file) = (Arc::clone(&self.folders), Arc::clone(&self.file));
+        let (temporary, target) = (self.temporary.clone(), self.target.clone());
+        let complete = move || file.sync_all().and_then(|()| folders.link(&temporary, &target));
+        tokio::task::spawn_blocking(complete).await?.map_err(|error| told(error, &self.to))?;
+        Ok(PutResult { e_tag: None, version: None })
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
 fn sync_folder(folder: &FsPath) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
@@ -172,8 +227,11 @@ impl ObjectStore for DurableLocal {
         Ok(PutResult { e_tag: None, version: None })
     }
 
-    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        Err(Error::NotImplemented { operation: "multipart put".into(), implementer: STORE.into() })
+    /// Create-only, unlike an object store's: a name that is taken fails on completion.
+    async fn put_multipart_opts(&self, to: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        let target = self.reads.path_to_filesystem(to)?;
+        let begun = Upload::begin(Arc::clone(&self.folders), to.clone(), target);
+        begun.map(|upload| Box::new(upload) as Box<dyn MultipartUpload>).map_err(|error| told(error, to))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -235,6 +293,26 @@ mod tests {
         assert_eq!(store.get(&b).await.unwrap().bytes().await.unwrap(), "one");
         store.put(&b, "three".into()).await.unwrap();
         assert_eq!(store.get(&b).await.unwrap().bytes().await.unwrap(), "three");
+        assert_eq!(fs::read_dir(folder.path().join("_tmp")).unwrap().count(), 0);
+    }
+
+    /// Scenario: a file comes in parts, twice under one name; a third one is begun and dropped.
+    /// Guarantees: it is there whole once it is complete and not before; a taken name is refused; nothing temporary stays.
+    #[tokio::test]
+    async fn a_file_in_parts_gets_its_name_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DurableLocal::open(folder.path()).unwrap();
+        let name = Path::from("t/_held/x");
+        for is_first in [true, false] {
+            let mut upload = store.put_multipart(&name).await.unwrap();
+            let (one, two) = (upload.put_part("one,".into()), upload.put_part("two".into()));
+            two.await.unwrap();
+            one.await.unwrap();
+            assert_eq!(store.head(&name).await.is_err(), is_first);
+            assert_eq!(upload.complete().await.is_ok(), is_first);
+        }
+        assert_eq!(store.get(&name).await.unwrap().bytes().await.unwrap(), "one,two");
+        drop(store.put_multipart(&Path::from("t/y")).await.unwrap());
         assert_eq!(fs::read_dir(folder.path().join("_tmp")).unwrap().count(), 0);
     }
 

@@ -32,7 +32,7 @@ use crate::schema::{SchemaError, TableSchema};
 use crate::seal::Checksum;
 
 /// Most rows in a row group (DESIGN: 1 Mi).
-const ROW_GROUP_ROWS: usize = 1 << 20;
+pub(crate) const ROW_GROUP_ROWS: usize = 1 << 20;
 /// From this many rows on a file carries its columns' descriptions.
 const DESCRIBED_ROWS: usize = 1 << 14;
 /// Share of absent values a bloom filter lets through.
@@ -135,7 +135,9 @@ pub(crate) fn encode(part: &Part) -> Result<Encoded, EncodeError> {
         }
     }
     let schema = described(&part.columns, rows);
-    let properties = properties(&schema, part, rows, &bloom, order.groups)?;
+    let bloom: Vec<&str> = bloom.into_iter().map(String::as_str).collect();
+    let entities = order.groups.unwrap_or(rows);
+    let properties = properties(&schema, &part.sort_by, &part.time_column, &bloom, entities, ROW_GROUP_ROWS)?;
     let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
     let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
     writer.write(&batch)?;
@@ -167,7 +169,7 @@ fn gather(part: &Part) -> Result<Vec<ArrayRef>, ArrowError> {
 }
 
 /// The schema as it stands in the file.
-fn described(columns: &SchemaRef, rows: usize) -> SchemaRef {
+pub(crate) fn described(columns: &SchemaRef, rows: usize) -> SchemaRef {
     if rows >= DESCRIBED_ROWS {
         return Arc::clone(columns);
     }
@@ -178,22 +180,24 @@ fn described(columns: &SchemaRef, rows: usize) -> SchemaRef {
     Arc::new(Schema::new(columns.fields().iter().map(brief).collect::<Vec<_>>()))
 }
 
-fn properties(
+/// How a file is written. `entities`: the most distinct values of a bloom filter's column.
+pub(crate) fn properties(
     schema: &Schema,
-    part: &Part,
-    rows: usize,
-    bloom: &[&String],
-    groups: Option<usize>,
+    sort_by: &[String],
+    time_column: &str,
+    bloom: &[&str],
+    entities: usize,
+    group_rows: usize,
 ) -> Result<WriterProperties, EncodeError> {
     let leaves = ArrowSchemaConverter::new().convert(schema)?;
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_max_row_group_row_count(Some(group_rows))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_dictionary_enabled(true)
         .set_created_by(concat!("airan ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_key_value_metadata(Some(vec![KeyValue::new("airan.units".to_owned(), units(schema))]))
-        .set_sorting_columns(Some(sorting(&leaves, part)));
+        .set_sorting_columns(Some(sorting(&leaves, sort_by, time_column)));
     for leaf in leaves.columns() {
         let encoding = match leaf.physical_type() {
             // Bounds of histograms repeat row by row: they keep the dictionary.
@@ -205,15 +209,15 @@ fn properties(
         builder =
             builder.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path.clone(), encoding);
     }
-    for name in part.sort_by.iter().chain([&part.time_column]) {
-        builder = builder.set_column_statistics_enabled(ColumnPath::from(name.as_str()), EnabledStatistics::Page);
+    for name in sort_by.iter().map(String::as_str).chain([time_column]) {
+        builder = builder.set_column_statistics_enabled(ColumnPath::from(name), EnabledStatistics::Page);
     }
     for name in bloom {
-        let path = ColumnPath::from(name.as_str());
+        let path = ColumnPath::from(*name);
         builder = builder
             .set_column_bloom_filter_enabled(path.clone(), true)
             .set_column_bloom_filter_fpp(path.clone(), BLOOM_ERROR)
-            .set_column_bloom_filter_max_ndv(path, groups.unwrap_or(rows).max(1) as u64);
+            .set_column_bloom_filter_max_ndv(path, entities.max(1) as u64);
     }
     Ok(builder.build())
 }
@@ -226,10 +230,10 @@ fn units(schema: &Schema) -> String {
     serde_json::to_string(&units).unwrap_or_default()
 }
 
-fn sorting(leaves: &SchemaDescriptor, part: &Part) -> Vec<SortingColumn> {
-    let place = |name: &String| leaves.columns().iter().position(|leaf| leaf.path().parts() == [name.as_str()]);
+fn sorting(leaves: &SchemaDescriptor, sort_by: &[String], time_column: &str) -> Vec<SortingColumn> {
+    let place = |name: &str| leaves.columns().iter().position(|leaf| leaf.path().parts() == [name]);
     let order = |place: usize| SortingColumn { column_idx: place as i32, descending: false, nulls_first: true };
-    part.sort_by.iter().chain([&part.time_column]).filter_map(place).map(order).collect()
+    sort_by.iter().map(String::as_str).chain([time_column]).filter_map(place).map(order).collect()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
 /// How an operation goes wrong.
@@ -95,6 +95,33 @@ impl std::fmt::Display for FaultyStore {
     }
 }
 
+/// An upload in parts: its completion is the put that can fail.
+#[derive(Debug)]
+struct FaultyUpload {
+    inner: Box<dyn MultipartUpload>,
+    at: Path,
+    rules: Arc<Mutex<Vec<Rule>>>,
+}
+
+#[async_trait]
+impl MultipartUpload for FaultyUpload {
+    fn put_part(&mut self, part: PutPayload) -> UploadPart {
+        self.inner.put_part(part)
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        match due(&self.rules, Op::Put, &self.at) {
+            None | Some(Fault::IgnoreCondition) => self.inner.complete().await,
+            Some(Fault::Before) => Err(broken(&self.at)),
+            Some(Fault::After) => self.inner.complete().await.and(Err(broken(&self.at))),
+        }
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.inner.abort().await
+    }
+}
+
 #[async_trait]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
@@ -110,7 +137,8 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn put_multipart_opts(&self, at: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(at, opts).await
+        let inner = self.inner.put_multipart_opts(at, opts).await?;
+        Ok(Box::new(FaultyUpload { inner, at: at.clone(), rules: Arc::clone(&self.rules) }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {

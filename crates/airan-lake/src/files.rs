@@ -17,6 +17,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
+use tokio::sync::mpsc;
 
 use crate::claim;
 use crate::delta::DeltaTable;
@@ -29,6 +30,8 @@ use crate::store::{Store, StoreError};
 
 /// Rows per batch when rows are read back.
 const READ_BATCH: usize = 16_384;
+/// Batches decoded ahead of who takes them.
+const BATCHES_AHEAD: usize = 4;
 /// Records read at once on the way back to the oldest open window.
 const RECORDS_AT_ONCE: usize = 16;
 /// Delta logs read at once.
@@ -36,7 +39,7 @@ const TABLES_AT_ONCE: usize = 8;
 /// The column by which a row's partition is known.
 const SITE: &str = "site";
 
-/// Rows of one shard read back, batch by batch: memory holds one file at a time.
+/// Rows of one shard read back, batch by batch: memory holds one file as it is stored, and a few batches of it.
 pub type RawRows = BoxStream<'static, Result<RecordBatch, ReadError>>;
 
 /// One file that counts.
@@ -216,7 +219,7 @@ impl Lake {
             let (lake, schema) = (lake.clone(), schema.clone());
             async move { read_file(&lake, &path, &live, schema, from, of).await }.boxed()
         });
-        Ok(batches.map_ok(|batches| futures::stream::iter(batches.into_iter().map(Ok))).try_flatten().boxed())
+        Ok(batches.try_flatten().boxed())
     }
 }
 
@@ -340,26 +343,42 @@ async fn read_file(
     schema: TableSchema,
     from: Micros,
     of: Option<(i32, i32)>,
-) -> Result<Vec<RecordBatch>, ReadError> {
+) -> Result<RawRows, ReadError> {
     let bytes = read_live(lake, path, live).await?;
     if Checksum::of(&bytes) != live.file.checksum {
         return Err(Damaged { path: path.to_string(), reason: "its checksum is not its record's".to_owned() }.into());
     }
     let from = (live.file.min_ts < from).then_some(from);
     let of = of.filter(|_| live.origin.is_none());
-    let decoded = tokio::task::spawn_blocking(move || decode(bytes, &schema, from, of)).await;
-    let decoded = decoded.map_err(|error| error.to_string()).and_then(|decoded| decoded.map_err(|e| e.to_string()));
-    decoded.map_err(|reason| ReadError::Decode { path: path.to_string(), reason })
+    let (batches, decoded) = mpsc::channel(BATCHES_AHEAD);
+    let decoding = tokio::task::spawn_blocking(move || decode(bytes, &schema, from, of, &batches));
+    let path = path.to_string();
+    let next = move |(mut decoded, decoding): (mpsc::Receiver<RecordBatch>, Option<Decoding>)| {
+        let path = path.clone();
+        async move {
+            if let Some(batch) = decoded.recv().await {
+                return Some((Ok(batch), (decoded, decoding)));
+            }
+            // No more batches: because there are none, or because decoding failed.
+            let done = decoding?.await.map_err(|error| error.to_string());
+            let reason = done.and_then(|done| done.map_err(|error| error.to_string())).err()?;
+            Some((Err(ReadError::Decode { path, reason }), (decoded, None)))
+        }
+    };
+    Ok(futures::stream::unfold((decoded, Some(decoding)), next).boxed())
 }
 
-/// Rows of one file in the table's schema; with `from`, only those at or after it; with `of`, only those of that partition
+type Decoding = tokio::task::JoinHandle<Result<(), Box<dyn std::error::Error + Send + Sync>>>;
+
+/// Sends the rows of one file, until nobody takes them any more, in the table's schema; with `from`, only those at or after it; with `of`, only those of that partition
 /// of so many.
 fn decode(
     bytes: Bytes,
     schema: &TableSchema,
     from: Option<Micros>,
     of: Option<(i32, i32)>,
-) -> Result<Vec<RecordBatch>, Box<dyn std::error::Error + Send + Sync>> {
+    to: &mpsc::Sender<RecordBatch>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.with_batch_size(READ_BATCH);
     if let Some(from) = from {
         let mask = ProjectionMask::columns(reader.parquet_schema(), [schema.time_column.as_str()]);
@@ -369,16 +388,18 @@ fn decode(
         };
         reader = reader.with_row_filter(RowFilter::new(vec![Box::new(ArrowPredicateFn::new(mask, is_since))]));
     }
-    let mut batches = Vec::new();
     for batch in reader.build()? {
         let columns = schema.conform(&batch?)?;
         let batch = RecordBatch::try_new(schema.columns.clone(), columns)?;
-        batches.push(match of {
+        let batch = match of {
             Some((partition, partitions)) => filter_record_batch(&batch, &is_of(&batch, partition, partitions)?)?,
             None => batch,
-        });
+        };
+        if batch.num_rows() > 0 && to.blocking_send(batch).is_err() {
+            break;
+        }
     }
-    Ok(batches)
+    Ok(())
 }
 
 /// Of each row, whether its site is of `partition`, as the gateway computes it.

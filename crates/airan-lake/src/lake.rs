@@ -14,7 +14,7 @@ use crate::delta::DeltaTable;
 use crate::layout::{self, Shard};
 use crate::metrics::LakeMetrics;
 use crate::schema::{self, SchemaError, TableSchema};
-use crate::settings::LakeSettings;
+use crate::settings::{CompactionSettings, LakeSettings};
 use crate::sql::LATEST;
 use crate::store::{OpenLakeError, Store, StoreError};
 
@@ -101,6 +101,11 @@ impl Lake {
 
     pub(crate) fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    /// When it is to be compacted.
+    pub fn compaction(&self) -> &CompactionSettings {
+        &self.settings().compaction
     }
 
     pub(crate) fn settings(&self) -> &LakeSettings {

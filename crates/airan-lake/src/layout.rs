@@ -14,6 +14,7 @@
 //! _schemas/<table>/<version>.arrow                             the table's columns, add-only
 //! _requests/<id>.json                                          windows to be restated, for the owners of shards
 //! _retention/raw_from                                           before it raw rows may be gone, in micros
+//! _erasures/<id>/…                                             what an erasure that is not finished has set out to do
 //! _tmp/ _probe/                                                temporaries
 //! ```
 

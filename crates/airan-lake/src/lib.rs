@@ -27,9 +27,11 @@
 mod check;
 mod claim;
 mod commit;
+mod compact;
 mod delta;
 mod durable;
 mod encode;
+mod erase;
 mod expire;
 #[cfg(test)]
 mod faults;
@@ -43,6 +45,7 @@ mod order;
 mod publish;
 mod record;
 mod requests;
+mod rewrite;
 #[cfg(test)]
 mod s3_tests;
 mod schema;
@@ -60,6 +63,8 @@ mod writer;
 pub use check::{CheckReport, Problem};
 pub use claim::{ClaimError, Recovered};
 pub use commit::{Commit, CommitError, CommitSummary, TableKind, TableRows};
+pub use compact::{CompactReport, PlannedMerge};
+pub use erase::{Affected, EraseError, EraseReport, ErasedTable, ErasedWindows, Erasure};
 pub use expire::ExpireReport;
 pub use files::{FileEntry, RawRows};
 pub use head::Head;
@@ -70,7 +75,7 @@ pub use record::ReadError;
 pub use requests::{Request, RequestError, RequestReason};
 pub use schema::SchemaError;
 pub use seal::{Checksum, Damaged};
-pub use settings::LakeSettings;
+pub use settings::{CompactionSettings, LakeSettings};
 pub use sql::QueryError;
 pub use store::{OpenLakeError, StoreError};
 pub use writer::ShardWriter;

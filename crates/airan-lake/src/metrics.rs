@@ -33,6 +33,18 @@ pub struct LakeMetrics {
     pub publish_failures: IntCounter,
     /// Commit records trimmed after their files were published.
     pub trimmed_records: IntCounter,
+    /// Merges of small files into one.
+    pub compactions: IntCounter,
+    /// Files that went into them.
+    pub compacted_files: IntCounter,
+    /// Bytes of those.
+    pub compacted_bytes: IntCounter,
+    /// Bytes of the files made of them.
+    pub compacted_bytes_out: IntCounter,
+    /// Tables that a pass could not compact.
+    pub compact_failures: IntCounter,
+    /// Duration of a merge, from reading its files to the Delta commit, in seconds.
+    pub compact_seconds: Histogram,
     /// Age of the oldest commit with a file that Delta does not name yet, seconds; of the last pass of this process.
     pub publish_lag_seconds: IntGauge,
     /// Files that count, by table. This and the next two are of the last pass of publishing, and only of the elected process.
@@ -80,6 +92,21 @@ impl LakeMetrics {
                 "airan_lake_trimmed_records_total",
                 "Commit records trimmed after their files were published.",
             )?,
+            compactions: IntCounter::new("airan_lake_compactions_total", "Merges of small files into one.")?,
+            compacted_files: IntCounter::new("airan_lake_compacted_files_total", "Files that went into merges.")?,
+            compacted_bytes: IntCounter::new("airan_lake_compacted_bytes_total", "Bytes that went into merges.")?,
+            compacted_bytes_out: IntCounter::new(
+                "airan_lake_compacted_written_bytes_total",
+                "Bytes of the files made by merges.",
+            )?,
+            compact_failures: IntCounter::new(
+                "airan_lake_compact_failures_total",
+                "Tables that could not be compacted and are tried again.",
+            )?,
+            compact_seconds: Histogram::with_opts(
+                HistogramOpts::new("airan_lake_compact_seconds", "Duration of a merge of files.")
+                    .buckets(vec![0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0]),
+            )?,
             publish_lag_seconds: IntGauge::new(
                 "airan_lake_publish_lag_seconds",
                 "Age of the oldest commit with a file that is not in Delta yet.",
@@ -117,10 +144,16 @@ impl LakeMetrics {
             &self.published_files,
             &self.publish_failures,
             &self.trimmed_records,
+            &self.compactions,
+            &self.compacted_files,
+            &self.compacted_bytes,
+            &self.compacted_bytes_out,
+            &self.compact_failures,
         ];
         for counter in counters {
             registry.register(Box::new(counter.clone()))?;
         }
+        registry.register(Box::new(self.compact_seconds.clone()))?;
         registry.register(Box::new(self.publish_lag_seconds.clone()))?;
         for gauge in [&self.table_files, &self.table_bytes, &self.delta_version] {
             registry.register(Box::new(gauge.clone()))?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use airan_model::settings::{BytesSetting, DurationSetting, Secret};
+use airan_model::settings::{BadSetting, BytesSetting, Checker, DurationSetting, Secret};
 use serde::{Deserialize, Serialize};
 
 /// Where the lake is and how long it keeps rows.
@@ -19,4 +19,36 @@ pub struct LakeSettings {
     pub window_retention: DurationSetting,
     /// Above this many bytes of Parquet the oldest dates go first, raw tables before window tables. Absent: no bound.
     pub max_bytes: Option<BytesSetting>,
+    /// How small files become large ones.
+    pub compaction: CompactionSettings,
+}
+
+/// How small files become large ones.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompactionSettings {
+    /// Whether the elected processor compacts by itself.
+    pub on: bool,
+    /// Time between its passes.
+    pub every: DurationSetting,
+    /// Bytes of one merge at most; files of half of it stay as they are. A merge keeps that many bytes in memory.
+    pub target_bytes: BytesSetting,
+    /// Fewest small files of a day, while it is not over, that are worth a merge.
+    pub min_files: usize,
+}
+
+impl LakeSettings {
+    /// Refuses values with which a lake could not be kept.
+    ///
+    /// # Errors
+    /// Names the first that is wrong.
+    pub fn check(&self) -> Result<(), BadSetting> {
+        let compaction = &self.compaction;
+        let target = compaction.target_bytes.get();
+        Checker::new("lake")
+            .timer("compaction.every", compaction.every)
+            .require("compaction.target_bytes", (128 << 20..=512 << 20).contains(&target), "must be 128MiB to 512MiB")
+            .require("compaction.min_files", (2..=64).contains(&compaction.min_files), "must be 2 to 64")
+            .finish()
+    }
 }

@@ -20,7 +20,7 @@ use airan_model::time::{DAY, Micros};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 
-use crate::delta::DeltaTable;
+use crate::delta::{Change, DeltaError, DeltaTable};
 use crate::files::{Counted, Live, counted};
 use crate::lake::Lake;
 use crate::layout;
@@ -111,6 +111,7 @@ impl Lake {
         let named = named_places(&counted);
         let numbers = settled_numbers(&counted.runs);
         let mut held: Vec<(Micros, &ObjectMeta)> = Vec::new();
+        let mut unnamed: BTreeMap<String, Vec<(Path, &ObjectMeta)>> = BTreeMap::new();
         for (table, names) in &names {
             let delta = counted.deltas.get(table);
             let objects = if self.store().staged() { &names.held } else { &names.placed };
@@ -122,10 +123,14 @@ impl Lake {
                 match delta.and_then(|delta| delta.removed_at(place.as_ref())) {
                     Some(at) if now.saturating_sub(at) < HELD_FOR => held.push((at, meta)),
                     Some(_) => self.delete(meta, true, &mut settled).await?,
-                    None if is_forgotten(&place, meta, &numbers, now) => self.delete(meta, false, &mut settled).await?,
-                    None => {}
+                    None if !is_forgotten(&place, meta, &numbers, now) => {}
+                    None if is_rewritten(&place) => unnamed.entry(table.clone()).or_default().push((place, meta)),
+                    None => self.delete(meta, false, &mut settled).await?,
                 }
             }
+        }
+        for (table, files) in unnamed {
+            self.delete_rewritten(&table, &files, now, &mut settled).await?;
         }
         held.sort_by_key(|(at, _)| *at);
         settled.held_bytes = held.iter().map(|(_, meta)| meta.size).sum();
@@ -139,6 +144,34 @@ impl Lake {
         }
         self.metrics().orphans.inc_by(settled.orphans);
         Ok(settled)
+    }
+
+    /// Deletes files of rewritings that nothing names. Their writer may be frozen just before its Delta commit. So the table gets
+    /// a version first: that commit is then beaten, and who loads the table afterwards is too late for its file by its own
+    /// clock (`compact::GIVE_UP_AFTER`).
+    async fn delete_rewritten(
+        &self,
+        table: &str,
+        files: &[(Path, &ObjectMeta)],
+        now: Micros,
+        settled: &mut Settled,
+    ) -> Result<(), ReadError> {
+        if let Some(mut delta) = DeltaTable::load(self, table).await? {
+            match delta.commit(Change { operation: "vacuum", ..Change::default() }, now).await {
+                Ok(_) | Err(DeltaError::Conflict { .. }) => {}
+                Err(error) => {
+                    tracing::warn!(table, %error, "files of a rewriting that was cut off stay until the next pass");
+                    return Ok(());
+                }
+            }
+        }
+        let delta = DeltaTable::load(self, table).await?;
+        for (place, meta) in files {
+            if delta.as_ref().is_none_or(|delta| delta.file(place.as_ref()).is_none()) {
+                self.delete(meta, false, settled).await?;
+            }
+        }
+        Ok(())
     }
 
     /// In this order.
@@ -215,7 +248,11 @@ fn is_forgotten(place: &Path, meta: &ObjectMeta, numbers: &HashMap<i32, u64>, no
     let is_old = now.saturating_sub(meta.last_modified.timestamp_micros()) >= HELD_FOR;
     let is_settled = match (layout::partition_of(place), layout::commit_number(place)) {
         (Some(partition), Some(n)) => numbers.get(&partition).is_some_and(|newest| n <= *newest),
-        _ => place.filename().is_some_and(|name| name.starts_with(layout::REWRITTEN)),
+        _ => is_rewritten(place),
     };
     is_old && is_settled
+}
+
+fn is_rewritten(place: &Path) -> bool {
+    place.filename().is_some_and(|name| name.starts_with(layout::REWRITTEN))
 }

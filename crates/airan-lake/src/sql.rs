@@ -35,7 +35,7 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::prelude::SessionContext;
 
 use crate::commit::TableKind;
-use crate::files::FileEntry;
+use crate::files::{FileEntry, Live};
 use crate::lake::Lake;
 use crate::record::ReadError;
 use crate::schema::{self, DATE, TableSchema};
@@ -137,6 +137,41 @@ fn column(name: &str) -> Expr {
     Expr::Column(datafusion::common::Column::from_name(name))
 }
 
+/// Column of a table read by [`by_file`]: the place of a row's file in the list that was given.
+pub(crate) const FILE: &str = "__airan_file";
+
+/// `files` of one table, whose rows tell their file in the column [`FILE`].
+pub(crate) fn by_file(
+    lake: &Lake,
+    context: &SessionContext,
+    schema: TableSchema,
+    files: &[Live],
+) -> Result<Arc<dyn TableProvider>, QueryError> {
+    let url = lake.register_store(context)?;
+    let fields = [Field::new(DATE, DataType::Date32, false), Field::new(FILE, DataType::Int64, false)];
+    let scan = ScanSchema::builder(Arc::clone(&schema.columns))
+        .with_table_partition_cols(fields.into_iter().map(Arc::new).collect::<Vec<_>>())
+        .build();
+    let numbered = (0i64..).zip(files).map(|(at, live)| {
+        let entry = FileEntry {
+            table: live.file.table.clone(),
+            path: live.stored(lake.store()).to_string(),
+            date: live.date,
+            rows: live.file.rows,
+            bytes: live.file.bytes,
+            min_ts: live.file.min_ts,
+            max_ts: live.file.max_ts,
+            checksum: live.file.checksum.clone(),
+            topic: live.topic.clone(),
+            partition: None,
+            n: None,
+        };
+        partitioned(&schema, entry, Some(at))
+    });
+    let files = numbered.collect();
+    Ok(Arc::new(LakeTable { schema, scan, files, url }))
+}
+
 /// One table of the snapshot.
 #[derive(Debug)]
 struct LakeTable {
@@ -150,7 +185,7 @@ impl LakeTable {
     fn new(schema: TableSchema, entries: Vec<FileEntry>, url: ObjectStoreUrl) -> LakeTable {
         let date = Arc::new(Field::new(DATE, DataType::Date32, false));
         let scan = ScanSchema::builder(Arc::clone(&schema.columns)).with_table_partition_cols(vec![date]).build();
-        let files = entries.into_iter().map(|entry| partitioned(&schema, entry)).collect();
+        let files = entries.into_iter().map(|entry| partitioned(&schema, entry, None)).collect();
         LakeTable { schema, scan, files, url }
     }
 
@@ -169,8 +204,8 @@ impl LakeTable {
     }
 }
 
-/// A file with what its record says of it: exact counts, the range of its times, its date.
-fn partitioned(schema: &TableSchema, entry: FileEntry) -> PartitionedFile {
+/// A file with what its record says of it: exact counts, the range of its times, its date, and its number where it has one.
+fn partitioned(schema: &TableSchema, entry: FileEntry, number: Option<i64>) -> PartitionedFile {
     let mut facts = Statistics::new_unknown(&schema.columns)
         .with_num_rows(usize::try_from(entry.rows).map_or(Precision::Absent, Precision::Exact));
     if let Ok(at) = schema.columns.index_of(&schema.time_column) {
@@ -180,8 +215,10 @@ fn partitioned(schema: &TableSchema, entry: FileEntry) -> PartitionedFile {
             .with_max_value(exact(entry.max_ts))
             .with_null_count(Precision::Exact(0));
     }
+    let values =
+        [ScalarValue::Date32(Some(entry.date))].into_iter().chain(number.map(|at| ScalarValue::Int64(Some(at))));
     PartitionedFile::new(entry.path, entry.bytes)
-        .with_partition_values(vec![ScalarValue::Date32(Some(entry.date))])
+        .with_partition_values(values.collect::<Vec<_>>())
         .with_statistics(Arc::new(facts))
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{Error, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use crate::durable::DurableLocal;
 use crate::settings::LakeSettings;
@@ -162,6 +162,12 @@ impl Store {
         }
     }
 
+    /// Begins an object at `path` that comes in parts. Only under names that nobody else can think of: an object store does
+    /// not keep two uploads under one name apart.
+    pub(crate) async fn upload(&self, path: &Path) -> Result<Box<dyn MultipartUpload>, StoreError> {
+        self.object.put_multipart(path).await.map_err(|error| StoreError::new("create", path, error))
+    }
+
     /// Puts `bytes` at `path`, whatever is there. Only for what is no truth (the hint of the newest record).
     pub(crate) async fn overwrite(&self, path: &Path, bytes: Bytes) -> Result<(), StoreError> {
         self.object.put(path, PutPayload::from(bytes)).await.map_err(|error| StoreError::new("write", path, error))?;
@@ -287,6 +293,7 @@ mod tests {
             raw_retention: Duration::from_secs(86_400).into(),
             window_retention: Duration::from_secs(86_400).into(),
             max_bytes: None,
+            compaction: crate::testing::compaction(),
         }
     }
 

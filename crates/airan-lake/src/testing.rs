@@ -15,7 +15,7 @@ use crate::commit::{Commit, TableKind, TableRows};
 use crate::durable::DurableLocal;
 use crate::faults::FaultyStore;
 use crate::lake::Lake;
-use crate::settings::LakeSettings;
+use crate::settings::{CompactionSettings, LakeSettings};
 use crate::store::Store;
 use crate::writer::ShardWriter;
 
@@ -76,6 +76,16 @@ pub(crate) fn commit(next_offset: i64, tables: Vec<TableRows>) -> Commit {
     Commit { next_offset, tables, state: format!("state at {next_offset}").into(), needed_from: None }
 }
 
+/// Compaction as a processor does it.
+pub(crate) fn compaction() -> CompactionSettings {
+    CompactionSettings {
+        on: true,
+        every: Duration::from_secs(600).into(),
+        target_bytes: "256MiB".parse().unwrap(),
+        min_files: 8,
+    }
+}
+
 /// A lake that keeps everything for ever.
 pub(crate) fn settings(path: &FsPath) -> LakeSettings {
     LakeSettings {
@@ -84,6 +94,7 @@ pub(crate) fn settings(path: &FsPath) -> LakeSettings {
         raw_retention: Duration::from_secs(100 * 365 * 86_400).into(),
         window_retention: Duration::from_secs(100 * 365 * 86_400).into(),
         max_bytes: None,
+        compaction: compaction(),
     }
 }
 

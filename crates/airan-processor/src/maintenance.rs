@@ -1,4 +1,4 @@
-//! What one processor does for the whole lake: publishing and retention.
+//! What one processor does for the whole lake: publishing, retention and compaction.
 //!
 //! It is elected without a vote: the one that owns partition 0. While it is revoked, fenced or starting, nothing is done; when
 //! that happens in the middle of a pass, the pass is dropped, which it may be at any moment. Should two processors believe that
@@ -26,10 +26,19 @@ const ELECTED_BY: i32 = 0;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longest pass of publishing: a pass after hours of absence writes one Delta commit for some ten thousand files of a table.
 const PUBLISH_WITHIN: Duration = Duration::from_secs(300);
+/// Longest pass of compaction. What it has merged by then stands, and the next pass goes on.
+const COMPACT_WITHIN: Duration = Duration::from_secs(3600);
 /// Longest pass of retention, which looks at every file of the lake.
 const RETENTION_WITHIN: Duration = Duration::from_secs(1800);
 
+fn every(span: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + span, span);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
 /// The elected processor's work.
+#[derive(Clone)]
 pub(crate) struct Maintenance {
     pub bus: Arc<dyn Bus>,
     pub lake: Lake,
@@ -41,13 +50,42 @@ pub(crate) struct Maintenance {
 }
 
 impl Maintenance {
-    /// Works until shutdown.
+    /// Works until shutdown. Compaction takes minutes where publishing takes seconds, so they run side by side.
     pub async fn run(mut self, settings: Settings, shutdown: CancellationToken) {
-        let every = |span: Duration| {
-            let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + span, span);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            ticks
-        };
+        let compaction = self.clone().run_compaction(shutdown.clone());
+        tokio::join!(self.run_publishing(settings, shutdown), compaction);
+    }
+
+    async fn run_compaction(self, shutdown: CancellationToken) {
+        let settings = self.lake.compaction().clone();
+        if !settings.on {
+            return;
+        }
+        let mut compaction = every(settings.every.get());
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                _ = compaction.tick() => self.compact(&shutdown).await,
+            }
+        }
+    }
+
+    async fn compact(&self, shutdown: &CancellationToken) {
+        let work = self.lake.compact(None, self.clock.now(), |_| {});
+        match self.while_elected(COMPACT_WITHIN, shutdown, work).await {
+            Some(Ok(report)) if report.merges > 0 => {
+                tracing::debug!(files = report.files_in, bytes = report.bytes_in, merges = report.merges, "compacted");
+            }
+            Some(Err(error)) => {
+                self.lake.metrics().compact_failures.inc();
+                tracing::warn!(error = %causes(&error), "compaction failed: trying again later");
+            }
+            _ => {}
+        }
+    }
+
+    async fn run_publishing(&mut self, settings: Settings, shutdown: CancellationToken) {
         let mut publish = every(settings.publish_every.get());
         let mut retention = every(settings.retention_every.get());
         loop {

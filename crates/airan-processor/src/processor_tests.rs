@@ -46,6 +46,12 @@ impl Site {
             raw_retention: "7d".parse().unwrap(),
             window_retention: "400d".parse().unwrap(),
             max_bytes: None,
+            compaction: airan_lake::CompactionSettings {
+                on: true,
+                every: "10m".parse().unwrap(),
+                target_bytes: "256MiB".parse().unwrap(),
+                min_files: 8,
+            },
         };
         Lake::open(&settings, self.clock.clone()).await.unwrap()
     }

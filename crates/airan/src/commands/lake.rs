@@ -1,7 +1,7 @@
-//! `airan lake`: files, soundness, publishing, retention.
+//! `airan lake`: files, soundness, publishing, compaction, retention.
 
-use airan_lake::Lake;
-use airan_model::time::{Clock, Micros, format_rfc3339};
+use airan_lake::{Lake, PlannedMerge};
+use airan_model::time::{Clock, DAY, Micros, format_rfc3339};
 use anyhow::{Context, Result, bail};
 
 use crate::cli::{Printed, Settings};
@@ -32,6 +32,22 @@ pub enum LakeCommand {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Makes few large files of many small ones, as a running processor does by itself (lake.compaction)
+    ///
+    /// Small files of a date become one, sorted by site, entity and time, once their hour is over. Of window tables only the
+    /// newest revision of each result goes on. Safe beside running processors, queries and other compactions, and may be
+    /// stopped at any moment. Readers at work keep the old files for a day.
+    Compact {
+        /// A stream, or a pipeline's table [default: all]
+        table: Option<String>,
+        /// Show what would be merged, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        printed: Printed,
+    },
     /// Applies the retention of the configuration, as a running processor does by itself
     ///
     /// Raw rows from which open windows might have to be rebuilt stay: those of each partition after its last closed window.
@@ -47,6 +63,9 @@ pub async fn run(command: LakeCommand) -> Result<()> {
         LakeCommand::Files { table, settings, printed } => files(table, &settings, &printed).await,
         LakeCommand::Check { settings } => check(&settings).await,
         LakeCommand::Publish { settings } => publish(&settings).await,
+        LakeCommand::Compact { table, dry_run, settings, printed } => {
+            compact(table.as_deref(), dry_run, &settings, &printed).await
+        }
         LakeCommand::Expire { settings } => expire(&settings).await,
     }
 }
@@ -121,6 +140,45 @@ async fn publish(settings: &Settings) -> Result<()> {
         "{} files with {} rows published in {} Delta commits, {} commit records trimmed",
         report.files, report.rows, report.commits, report.records
     );
+    failed(&report.failures)
+}
+
+async fn compact(table: Option<&str>, dry_run: bool, settings: &Settings, printed: &Printed) -> Result<()> {
+    let config = settings.load()?.config;
+    let clock = Clock::system();
+    let lake = match dry_run {
+        true => Lake::open_to_read(&config.lake, clock.clone()).await,
+        false => Lake::open(&config.lake, clock.clone()).await,
+    };
+    let lake = lake.context("cannot open the lake (lake.path)")?;
+    let tables = lake.tables().await?;
+    if let Some(table) = table
+        && !tables.iter().any(|known| known == table)
+    {
+        bail!("the lake has no table `{table}`; it has: {}", tables.join(", "));
+    }
+    if dry_run {
+        let mut listing = Listing::new(&["table", "date", "topic", "files", "rows", "bytes"]);
+        for merge in lake.plan_compaction(table, clock.now()).await? {
+            let date = format_rfc3339(Micros::from(merge.date) * DAY);
+            let date = date.split('T').next().unwrap_or_default().to_owned();
+            let numbers = [merge.files.len() as u64, merge.rows, merge.bytes].map(|number| number.to_string());
+            let [files, rows, bytes] = numbers;
+            listing.add([merge.table, date, merge.topic, files, rows, bytes]);
+        }
+        return listing.print(&mut std::io::stdout().lock(), printed.format);
+    }
+    let told = |merge: &PlannedMerge| {
+        eprintln!("{}: {} files, {} rows, {} bytes", merge.table, merge.files.len(), merge.rows, merge.bytes);
+    };
+    let report = lake.compact(table, clock.now(), told).await?;
+    println!(
+        "{} files with {} rows and {} bytes became {} files with {} rows and {} bytes",
+        report.files_in, report.rows_in, report.bytes_in, report.merges, report.rows_out, report.bytes_out
+    );
+    if report.gave_way > 0 {
+        println!("{} merges gave way to other changes of their files; the next run goes on", report.gave_way);
+    }
     failed(&report.failures)
 }
 

@@ -11,6 +11,7 @@ pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
     let of_the_binary = || Checker::new("inventory").timer("reload", config.inventory.reload).finish();
     let checked = (config.gateway.check())
         .and_then(|()| config.processor.check())
+        .and_then(|()| config.lake.check())
         .and_then(|()| config.agent.check())
         .and_then(|()| config.admin.check())
         .and_then(|()| of_the_binary());

@@ -1,0 +1,241 @@
+//! What an erasure has set out to do, written down before anything goes: `_erasures/<id>/`.
+//!
+//! Once rows are gone nobody can tell any more which windows were made of them. So before each round of removing, what it will
+//! touch is created as the next part; a run that finds an erasure unfinished goes on with it. When all is done the
+//! folder goes, the condition with it, since it may itself name whom it is about.
+
+use std::collections::BTreeMap;
+
+use airan_model::time::Micros;
+use bytes::Bytes;
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+
+use crate::lake::Lake;
+use crate::record::ReadError;
+use crate::seal::{Damaged, seal, unseal};
+use crate::store::{Created, StoreError};
+
+/// Folder of all erasures that are not finished.
+const ERASURES: &str = "_erasures";
+/// Version of the parts this build writes, and the highest it reads.
+const VERSION: u32 = 1;
+
+/// Of each site the spans of time, whole hours, first and end (not contained), in which rows go.
+pub type Affected = BTreeMap<String, Vec<(Micros, Micros)>>;
+
+/// One part: what a round was about to take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Part {
+    version: u32,
+    condition: String,
+    tables: Vec<String>,
+    at: Micros,
+    affected: BTreeMap<String, Affected>,
+}
+
+/// An erasure that was begun and is not finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Erasure {
+    /// Its name: 32 hexadecimal digits.
+    pub id: String,
+    /// The condition: rows of which it is true go.
+    pub condition: String,
+    /// The tables it is limited to; empty: every raw table.
+    pub tables: Vec<String>,
+    /// When it was begun, by the clock of who did.
+    pub at: Micros,
+    /// By raw table, what it takes or has taken.
+    pub affected: BTreeMap<String, Affected>,
+    /// Parts written.
+    pub(crate) parts: u64,
+}
+
+impl Erasure {
+    pub(crate) fn begin(condition: &str, tables: &[String], at: Micros) -> Erasure {
+        Erasure {
+            id: format!("{:032x}", rand::random::<u128>()),
+            condition: condition.to_owned(),
+            tables: tables.to_vec(),
+            at,
+            affected: BTreeMap::new(),
+            parts: 0,
+        }
+    }
+
+    fn folder(&self) -> Path {
+        Path::from_iter([ERASURES, &self.id])
+    }
+
+    /// Names of the requests to restate what it touched, the one that covers everything last. What it touches may have grown
+    /// from one run to the next, and requests do not change.
+    pub fn request_ids(&self) -> Vec<String> {
+        (1..=self.parts).map(|parts| format!("{}-{parts}", self.id)).collect()
+    }
+
+    /// Where the newest revisions of a table's windows are written down, for all it touches by now.
+    pub(crate) fn windows(&self, table: &str) -> Path {
+        self.file(&format!("{table}.{}.windows", self.parts))
+    }
+
+    /// A file beside the parts.
+    fn file(&self, name: &str) -> Path {
+        self.folder().join(name)
+    }
+
+    /// Sites of all tables of `tables`, with their spans.
+    pub fn affected_by(&self, tables: &[String]) -> Affected {
+        let mut all = Affected::new();
+        for (_, affected) in self.affected.iter().filter(|(table, _)| tables.contains(table)) {
+            join(&mut all, affected);
+        }
+        all
+    }
+
+    /// Whether everything in `found` is written down.
+    fn covers(&self, table: &str, found: &Affected) -> bool {
+        let Some(known) = self.affected.get(table) else { return found.is_empty() };
+        let mut joined = known.clone();
+        join(&mut joined, found);
+        joined == *known
+    }
+
+    /// Writes down that `found` of `table` is about to go, unless it is known.
+    pub(crate) async fn note(&mut self, lake: &Lake, table: &str, found: &Affected) -> Result<(), ReadError> {
+        if self.covers(table, found) {
+            return Ok(());
+        }
+        let part = Part {
+            version: VERSION,
+            condition: self.condition.clone(),
+            tables: self.tables.clone(),
+            at: self.at,
+            affected: BTreeMap::from([(table.to_owned(), found.clone())]),
+        };
+        let path = self.file(&format!("{:06}.json", self.parts));
+        let bytes = seal(&part).map_err(|error| Damaged { path: path.to_string(), reason: error.to_string() })?;
+        create_same(lake, &path, bytes).await?;
+        self.parts += 1;
+        join(self.affected.entry(table.to_owned()).or_default(), found);
+        Ok(())
+    }
+}
+
+/// Creates `path`; there with the same bytes is fine, an unknown outcome is looked at.
+async fn create_same(lake: &Lake, path: &Path, bytes: Bytes) -> Result<(), ReadError> {
+    let put = lake.store().create(path, bytes.clone()).await;
+    if matches!(put, Ok(Created::New)) {
+        return Ok(());
+    }
+    match (lake.store().read(path).await?, put) {
+        (Some(found), _) if found == bytes => Ok(()),
+        (_, Err(error)) => Err(error.into()),
+        (_, Ok(_)) => {
+            let reason = "another run of the same erasure is at work: let it finish".to_owned();
+            Err(Damaged { path: path.to_string(), reason }.into())
+        }
+    }
+}
+
+/// Adds `more`, and makes one of spans that touch.
+pub(crate) fn join(all: &mut Affected, more: &Affected) {
+    for (site, spans) in more {
+        let known = all.entry(site.clone()).or_default();
+        known.extend(spans.iter().copied());
+        known.sort_unstable();
+        let mut joined: Vec<(Micros, Micros)> = Vec::with_capacity(known.len());
+        for (from, to) in known.drain(..) {
+            match joined.last_mut() {
+                Some(last) if from <= last.1 => last.1 = to.max(last.1),
+                _ => joined.push((from, to)),
+            }
+        }
+        *known = joined;
+    }
+}
+
+impl Lake {
+    /// Erasures that were begun and are not finished, oldest first.
+    ///
+    /// # Errors
+    /// If the store does not answer, or one is damaged or of a newer release.
+    pub async fn erasures(&self) -> Result<Vec<Erasure>, ReadError> {
+        let mut found = Vec::new();
+        for id in self.store().folders(&Path::from(ERASURES)).await? {
+            let mut erasure: Option<Erasure> = None;
+            for number in 0.. {
+                let path = Path::from_iter([ERASURES, &id, &format!("{number:06}.json")]);
+                let Some(bytes) = self.store().read(&path).await? else { break };
+                let part: Part = read_part(&path, &bytes)?;
+                let known = erasure.get_or_insert_with(|| Erasure {
+                    id: id.clone(),
+                    ..Erasure::begin(&part.condition, &part.tables, part.at)
+                });
+                known.parts = number + 1;
+                for (table, affected) in &part.affected {
+                    join(known.affected.entry(table.clone()).or_default(), affected);
+                }
+            }
+            found.extend(erasure);
+        }
+        found.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
+        Ok(found)
+    }
+
+    /// Forgets an erasure: everything is done.
+    ///
+    /// # Errors
+    /// If the store does not answer; do it again.
+    pub async fn finish_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
+        let mut listed = self.store().list(&erasure.folder()).await?;
+        // The first part last: an erasure with a part is one to go on with.
+        listed.sort_by(|a, b| b.location.cmp(&a.location));
+        for meta in listed {
+            self.store().remove(&meta.location).await?;
+        }
+        Ok(())
+    }
+}
+
+fn read_part(path: &Path, bytes: &[u8]) -> Result<Part, ReadError> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let Version { version } = unseal(path, bytes)?;
+    if version > VERSION {
+        return Err(ReadError::Newer { path: path.to_string(), version });
+    }
+    Ok(unseal(path, bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faults::{Fault, Op};
+    use crate::testing::{faulty_object, over};
+
+    fn spans(spans: &[(Micros, Micros)]) -> Affected {
+        Affected::from([("a".to_owned(), spans.to_vec())])
+    }
+
+    /// Scenario: an erasure writes down what it takes in three rounds, the second of which adds nothing; the store fails once
+    /// after it had done as told; another process looks; the erasure is finished.
+    /// Guarantees: what was written down is found, joined; nothing is written twice; finished is forgotten.
+    #[tokio::test]
+    async fn what_was_set_out_is_found_again_until_it_is_done() {
+        let (lake, store) = faulty_object();
+        let mut erasure = Erasure::begin("site = 'a'", &["host".to_owned()], 7);
+        store.next(1, Op::Put, ERASURES, Fault::After);
+        erasure.note(&lake, "host", &spans(&[(0, 10), (20, 30)])).await.unwrap();
+        erasure.note(&lake, "host", &spans(&[(20, 25)])).await.unwrap();
+        erasure.note(&lake, "host", &spans(&[(10, 20), (50, 60)])).await.unwrap();
+        assert_eq!(erasure.parts, 2);
+        let found = over(&store).erasures().await.unwrap();
+        assert_eq!(found, [erasure.clone()]);
+        assert_eq!(found[0].affected_by(&["host".to_owned()]), spans(&[(0, 30), (50, 60)]));
+        assert!(found[0].affected_by(&["link".to_owned()]).is_empty());
+        lake.finish_erasure(&erasure).await.unwrap();
+        assert!(lake.erasures().await.unwrap().is_empty());
+    }
+}

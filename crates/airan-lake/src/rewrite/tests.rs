@@ -1,0 +1,263 @@
+use std::sync::Arc;
+
+use airan_model::time::DAY;
+use arrow::array::{Array, Int64Array, StringArray};
+use arrow::datatypes::{DataType, Field, Int64Type};
+use bytes::Bytes;
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+use object_store::memory::InMemory;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::statistics::Statistics;
+use proptest::prelude::*;
+
+use super::*;
+use crate::commit::TableRows;
+use crate::encode;
+use crate::faults::{Fault, FaultyStore, Op};
+use crate::testing::{SECOND, raw, times, windows};
+
+const OUT: &str = "host/date=1970-01-01/compact-x.parquet";
+
+fn store() -> Store {
+    Store::over(Arc::new(InMemory::new()), false)
+}
+
+fn rules() -> Rules {
+    Rules { keep: None, newest_only: false, group_rows: 1 << 20, pool: Arc::new(GreedyMemoryPool::new(64 << 20)) }
+}
+
+/// The schema that all of `tables` together give.
+fn schema_of(tables: &[TableRows]) -> TableSchema {
+    let first = TableSchema::first(&tables[0]).unwrap();
+    tables[1..].iter().fold(first, |schema, rows| schema.with(rows).unwrap())
+}
+
+/// Each as the file that a commit makes of it, with the columns known by then.
+fn sources(tables: &[TableRows]) -> Vec<Source> {
+    let file = |at: usize| {
+        let schema = schema_of(&tables[..=at]);
+        let parts = encode::parts(&schema, &tables[at]).unwrap();
+        let [part] = &parts[..] else { panic!("{} dates", parts.len()) };
+        Source::open(&format!("file {at}"), encode::encode(part).unwrap().bytes).unwrap()
+    };
+    (0..tables.len()).map(file).collect()
+}
+
+async fn written(store: &Store) -> Bytes {
+    store.read(&Path::from(OUT)).await.unwrap().unwrap()
+}
+
+fn read(bytes: &Bytes) -> (RecordBatch, Arc<ParquetMetaData>) {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).unwrap();
+    let (schema, metadata) = (Arc::clone(reader.schema()), Arc::clone(reader.metadata()));
+    let batches: Vec<_> = reader.build().unwrap().map(Result::unwrap).collect();
+    (arrow::compute::concat_batches(&schema, &batches).unwrap(), metadata)
+}
+
+/// A row as (site, device, ts, id).
+type Row = (String, Option<String>, Micros, i64);
+
+fn table(rows: &[Row], with_device: bool) -> TableRows {
+    let site: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.0)));
+    let device: ArrayRef = Arc::new(rows.iter().map(|row| row.1.clone()).collect::<StringArray>());
+    let id: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.3)));
+    let at = times(&rows.iter().map(|row| row.2).collect::<Vec<_>>());
+    let mut columns = vec![("ts", at), ("site", site), ("id", id)];
+    if with_device {
+        columns.push(("device", device));
+    }
+    let names = || vec!["site".to_owned(), "device".to_owned()];
+    TableRows { sort_by: names(), bloom: names(), ..raw("host", &columns) }
+}
+
+fn rows_of(batch: &RecordBatch) -> Vec<Row> {
+    let (site, id) = (batch["site"].as_string::<i32>(), batch["id"].as_primitive::<Int64Type>());
+    let at = batch["ts"].as_primitive::<TimestampMicrosecondType>();
+    let device = |row: usize| {
+        let device = batch.column_by_name("device")?.as_string::<i32>();
+        device.is_valid(row).then(|| device.value(row).to_owned())
+    };
+    (0..batch.num_rows()).map(|row| (site.value(row).to_owned(), device(row), at.value(row), id.value(row))).collect()
+}
+
+/// What lies between the least and the greatest value of a text column in each row group.
+fn text_ranges(footer: &ParquetMetaData, column: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let range = |group: &parquet::file::metadata::RowGroupMetaData| {
+        let chunk = group.columns().iter().find(|chunk| chunk.column_path().string() == column).unwrap();
+        match chunk.statistics().unwrap() {
+            Statistics::ByteArray(values) => {
+                (values.min_opt().unwrap().data().to_vec(), values.max_opt().unwrap().data().to_vec())
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    footer.row_groups().iter().map(range).collect()
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// Scenario: any rows in any number of files, the first of which do not know the device yet; row groups of any size.
+    /// Guarantees: the new file has each row once, in order (site, device, time), in the newest columns; its counts, times and
+    /// checksum are true; row groups are full and follow each other, as their statistics say.
+    #[test]
+    fn a_new_file_has_every_row_in_order(
+        files in prop::collection::vec(
+            prop::collection::vec((0..3u8, prop::option::of(0..3u8), 0..20i64), 1..40), 1..9),
+        without_device in 0..3usize,
+        group_rows in 1..50usize
+    ) {
+        let mut id = 0;
+        let mut row = |with_device: bool, (site, device, at): (u8, Option<u8>, i64)| {
+            id += 1;
+            let device = device.filter(|_| with_device).map(|device| format!("d{device}"));
+            (format!("s{site}"), device, at * SECOND, id)
+        };
+        let files: Vec<Vec<Row>> = files
+            .into_iter()
+            .enumerate()
+            .map(|(at, rows)| rows.into_iter().map(|each| row(at >= without_device, each)).collect())
+            .collect();
+        let tables: Vec<TableRows> =
+            files.iter().enumerate().map(|(at, rows)| table(rows, at >= without_device)).collect();
+        let (schema, store) = (schema_of(&tables), store());
+        let rules = Rules { group_rows, ..rules() };
+        let sets = alike(sources(&tables));
+        prop_assert_eq!(sets.len(), 1, "files that lack a column are sorted like the others");
+        let made = run(rewrite(&store, &Path::from(OUT), ("host", &schema), &sets[0], &rules)).unwrap().unwrap();
+        let bytes = run(written(&store));
+        let (batch, footer) = read(&bytes);
+        let names = |columns: &SchemaRef| columns.fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
+        prop_assert_eq!(names(&batch.schema()), names(&schema.columns));
+        let found = rows_of(&batch);
+        let mut expected: Vec<Row> = files.concat();
+        prop_assert!(found.is_sorted_by_key(|row| (row.0.clone(), row.1.clone(), row.2)));
+        prop_assert_eq!(
+            (made.rows, made.min_ts, made.max_ts),
+            (
+                expected.len() as u64,
+                expected.iter().map(|row| row.2).min().unwrap(),
+                expected.iter().map(|row| row.2).max().unwrap()
+            )
+        );
+        prop_assert_eq!((made.bytes, &made.checksum), (bytes.len() as u64, &Checksum::of(&bytes)));
+        let mut sorted = found.clone();
+        sorted.sort_by_key(|row| row.3);
+        expected.sort_by_key(|row| row.3);
+        prop_assert_eq!(sorted, expected);
+        prop_assert!(footer.row_groups().iter().rev().skip(1).all(|group| group.num_rows() == group_rows as i64));
+        let ranges = text_ranges(&footer, "site");
+        prop_assert!(ranges.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{ranges:?}");
+    }
+}
+
+/// Scenario: a million rows in eight files, of many sites, merged with little memory, and with next to none.
+/// Guarantees: memory is bounded by what merging is allowed, far below the rows; where that is not enough the answer is an
+/// error, and nothing is left in the store. Row groups do not overlap, sorted, described and filtered as a commit's are.
+#[tokio::test]
+async fn merging_keeps_to_its_memory_and_its_row_groups_do_not_overlap() {
+    let file = |file: i64| -> Vec<Row> {
+        let row = |row: i64| {
+            let device = row % 500;
+            (format!("site-{:02}", device / 10), Some(format!("{device:04}")), (file * 250 + row / 500) * SECOND, row)
+        };
+        (0..125_000).map(row).collect()
+    };
+    let tables: Vec<TableRows> = (0..8).map(|at| table(&file(at), true)).collect();
+    let (schema, store) = (schema_of(&tables), store());
+    let decoded: usize = tables.iter().flat_map(|table| &table.batches).map(RecordBatch::get_array_memory_size).sum();
+    let pool = 16 << 20;
+    assert!(decoded > 2 * pool, "{decoded}");
+    let sources = sources(&tables);
+    let with = |pool| Rules { group_rows: 50_000, pool: Arc::new(GreedyMemoryPool::new(pool)), ..rules() };
+    let (path, of) = (Path::from(OUT), ("host", &schema));
+    let refused = rewrite(&store, &path, of, &sources, &with(1 << 10)).await.unwrap_err();
+    assert!(matches!(refused, RewriteError::Rows { .. }), "{refused}");
+    assert!(store.list(&Path::from("host")).await.unwrap().is_empty());
+
+    let made = rewrite(&store, &path, of, &sources, &with(pool)).await.unwrap().unwrap();
+    assert_eq!(made.rows, 1_000_000);
+    let (_, footer) = read(&written(&store).await);
+    assert_eq!(footer.num_row_groups(), 20);
+    let (sites, devices) = (text_ranges(&footer, "site"), text_ranges(&footer, "device"));
+    assert!(sites.windows(2).all(|pair| pair[0].1 <= pair[1].0));
+    // Devices are numbered through the sites, so their order alone tells that of both.
+    assert!(devices.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{devices:?}");
+    for group in footer.row_groups() {
+        let sorted: Vec<i32> = group.sorting_columns().unwrap().iter().map(|column| column.column_idx).collect();
+        assert_eq!(sorted, [1, 3, 0], "site, device, ts");
+        let filtered: Vec<bool> = group.columns().iter().map(|c| c.bloom_filter_offset().is_some()).collect();
+        assert_eq!(filtered, [false, true, false, true]);
+    }
+}
+
+/// Scenario: a store that fails when a file is to be completed.
+/// Guarantees: that is an error to try again after, and no file is there.
+#[tokio::test]
+async fn a_file_that_could_not_be_completed_is_not_there() {
+    let faulty = FaultyStore::in_memory();
+    let store = Store::over(Arc::clone(&faulty) as _, false);
+    let tables = [table(&[("a".into(), None, 0, 1)], false), table(&[("a".into(), None, 1, 2)], false)];
+    faulty.next(1, Op::Put, "compact-x", Fault::Before);
+    let done = rewrite(&store, &Path::from(OUT), ("host", &schema_of(&tables)), &sources(&tables), &rules()).await;
+    assert!(matches!(done, Err(RewriteError::Store(_))), "{done:?}");
+    assert!(store.list(&Path::from("host")).await.unwrap().is_empty());
+}
+
+/// Scenario: results of two sites in several revisions over three files, one revision twice; region is a key and not sorted by.
+/// Guarantees: of each result exactly the rows of its newest revision stay; a raw table with such a column loses nothing.
+#[tokio::test]
+async fn of_each_result_the_newest_revision_stays() {
+    let tables = [
+        windows("w", &[(0, Some("a"), 1, 0), (60, Some("a"), 2, 0), (0, Some("b"), 3, 0), (0, None, 4, 0)]),
+        windows("w", &[(0, Some("a"), 5, 1), (0, Some("b"), 6, 1)]),
+        windows("w", &[(0, Some("b"), 7, 3), (0, Some("b"), 8, 2), (60, Some("b"), 9, 0), (0, None, 10, 0)]),
+    ];
+    let newest = Rules { newest_only: true, ..rules() };
+    for (tables, expected) in [
+        (tables.clone().to_vec(), vec![2, 4, 5, 7, 9, 10]),
+        (
+            tables.iter().map(|rows| TableRows { kind: crate::commit::TableKind::Raw, ..rows.clone() }).collect(),
+            (1..=10).collect(),
+        ),
+    ] {
+        let (schema, store) = (schema_of(&tables), store());
+        let made = rewrite(&store, &Path::from(OUT), ("w", &schema), &sources(&tables), &newest).await.unwrap();
+        let (batch, _) = read(&written(&store).await);
+        let mut values = batch["value"].as_primitive::<Int64Type>().values().to_vec();
+        values.sort_unstable();
+        assert_eq!((values, made.unwrap().rows as usize), (expected.clone(), expected.len()));
+    }
+}
+
+/// Scenario: only some rows stay, then none; the test looks at a column that no file has.
+/// Guarantees: exactly those that stay are in the new file; where none does there is none.
+#[tokio::test]
+async fn rows_that_do_not_stay_are_left_out() {
+    let rows = |ids: std::ops::Range<i64>| -> Vec<Row> { ids.map(|id| ("a".into(), None, id * SECOND, id)).collect() };
+    let tables = [table(&rows(0..10), true), table(&rows(10..20), true)];
+    let (schema, store) = (schema_of(&tables), store());
+    let columns = || {
+        Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("device", DataType::Utf8, true)]))
+    };
+    let below = |bound: i64| {
+        let test = move |batch: &RecordBatch| {
+            let device = batch.column(1).as_string::<i32>();
+            let ids = batch.column(0).as_primitive::<Int64Type>();
+            Ok((0..ids.len()).map(|at| Some(device.is_null(at) && ids.value(at) < bound)).collect::<BooleanArray>())
+        };
+        Rules { keep: Some(Keep::new(columns(), test)), ..rules() }
+    };
+    let (path, of) = (Path::from(OUT), ("host", &schema));
+    assert_eq!(rewrite(&store, &path, of, &sources(&tables), &below(0)).await.unwrap(), None);
+    assert!(store.list(&Path::from("host")).await.unwrap().is_empty());
+    let made = rewrite(&store, &path, of, &sources(&tables), &below(13)).await.unwrap().unwrap();
+    assert_eq!((made.rows, made.min_ts, made.max_ts), (13, 0, 12 * SECOND));
+    let ids: Vec<i64> = rows_of(&read(&written(&store).await).0).iter().map(|row| row.3).collect();
+    assert_eq!(ids, (0..13).collect::<Vec<_>>());
+    assert!(made.max_ts < DAY);
+}
