@@ -20,10 +20,9 @@ pub async fn all_windows(seconds: usize) -> Result<Part> {
     let folder = tempfile::tempdir()?;
     let settings = LakeSettings {
         path: folder.path().display().to_string(),
-        options: Default::default(),
         raw_retention: "3650d".parse()?,
         window_retention: "3650d".parse()?,
-        max_bytes: None,
+        ..settings::defaults()?.lake
     };
     let lake = Lake::open(&settings, Clock::system()).await?;
     let pipelines = vec![pipeline(&catalog).await?];

@@ -13,6 +13,12 @@ async fn lake(folder: &std::path::Path) -> Lake {
         raw_retention: "7d".parse().unwrap(),
         window_retention: "400d".parse().unwrap(),
         max_bytes: None,
+        compaction: airan_lake::CompactionSettings {
+            on: true,
+            every: "10m".parse().unwrap(),
+            target_bytes: "256MiB".parse().unwrap(),
+            min_files: 8,
+        },
     };
     Lake::open(&settings, Clock::fixed(0)).await.unwrap()
 }
@@ -65,6 +71,25 @@ async fn only_the_owner_of_partition_0_publishes() {
     of.board.remove(ELECTED_BY);
     of.publish(&shutdown).await;
     assert_eq!(prometheus::core::Collector::collect(&lake.metrics().table_files)[0].get_metric().len(), 0);
+}
+
+/// Scenario: two small files of a day that is over, in a processor without partition 0, then in its owner.
+/// Guarantees: the owner merges them, and only it; the rows are the same.
+#[tokio::test]
+async fn only_the_owner_of_partition_0_compacts() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = lake(folder.path()).await;
+    let mut writer = lake.claim("memory", 0, 1).await.unwrap().0;
+    for next_offset in [1, 2] {
+        writer.commit(&Commit { next_offset, ..commit(None) }).await.unwrap();
+    }
+    let (of, shutdown) = (maintenance(&lake, 1), CancellationToken::new());
+    of.compact(&shutdown).await;
+    assert_eq!(lake.files("t").await.unwrap().len(), 2);
+    is(&of, Status::Running);
+    of.compact(&shutdown).await;
+    let files = lake.files("t").await.unwrap();
+    assert_eq!((files.len(), files[0].rows, lake.metrics().compactions.get()), (1, 2, 1));
 }
 
 /// Scenario: retention with a shard that has not committed, then with what its commits say they need.

@@ -700,3 +700,6 @@ async fn a_request_is_worked_off_with_and_without_a_processor() {
     let checked = lake.check().await.unwrap();
     assert!(checked.problems.is_empty(), "{:?}", checked.problems);
 }
+
+#[path = "erasure_tests.rs"]
+mod erasure;

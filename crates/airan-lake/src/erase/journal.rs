@@ -21,7 +21,7 @@ const ERASURES: &str = "_erasures";
 /// Version of the parts this build writes, and the highest it reads.
 const VERSION: u32 = 1;
 
-/// Of each site the spans of time, whole hours, first and end (not contained), in which rows go.
+/// Of each site the spans of time, first and end (not contained), in which rows go: at most one an hour.
 pub type Affected = BTreeMap<String, Vec<(Micros, Micros)>>;
 
 /// One part: what a round was about to take.

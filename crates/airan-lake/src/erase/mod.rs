@@ -22,7 +22,7 @@ mod windows;
 use std::collections::{BTreeMap, BTreeSet};
 
 use airan_model::crash;
-use airan_model::time::{HOUR, Micros};
+use airan_model::time::Micros;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMicrosecondType};
@@ -112,7 +112,8 @@ pub struct EraseReport {
 struct Found {
     /// Rows by the number of their file.
     files: BTreeMap<usize, u64>,
-    affected: Affected,
+    /// First and last time by site and hour.
+    hours: BTreeMap<(String, Micros), (Micros, Micros)>,
     span: Option<(Micros, Micros)>,
 }
 
@@ -208,7 +209,7 @@ impl Lake {
             if found.files.is_empty() {
                 return Ok(erased);
             }
-            erasure.note(self, table, &found.affected).await?;
+            erasure.note(self, table, &found.affected()).await?;
             crash::point("lake.erase.noted");
             let rows: u64 = found.files.values().sum();
             progress(&format!("{table}: {rows} rows in {} of {} files", found.files.len(), files.len()));
@@ -354,18 +355,26 @@ impl Found {
         let (files, rows) = (files.as_primitive::<Int64Type>(), rows.as_primitive::<Int64Type>());
         let sites = sites.as_string::<i32>();
         let [hours, first, last] = [&hours, &first, &last].map(|at| at.as_primitive::<TimestampMicrosecondType>());
-        let mut affected: BTreeMap<&str, BTreeSet<Micros>> = BTreeMap::new();
         for at in 0..batch.num_rows() {
             let site = if sites.is_null(at) { "" } else { sites.value(at) };
-            affected.entry(site).or_default().insert(hours.value(at));
+            let of_group = Some((first.value(at), last.value(at)));
+            let hour = self.hours.entry((site.to_owned(), hours.value(at))).or_insert((Micros::MAX, Micros::MIN));
+            *hour = wider(Some(*hour), of_group).unwrap_or(*hour);
+            self.span = wider(self.span, of_group);
             *self.files.entry(usize::try_from(files.value(at)).unwrap_or_default()).or_default() +=
                 u64::try_from(rows.value(at)).unwrap_or_default();
-            self.span = wider(self.span, Some((first.value(at), last.value(at))));
         }
-        let spans = |hours: BTreeSet<Micros>| hours.into_iter().map(|hour| (hour, hour + HOUR)).collect();
-        let affected = affected.into_iter().map(|(site, hours)| (site.to_owned(), spans(hours))).collect();
-        join(&mut self.affected, &affected);
         Ok(())
+    }
+
+    /// Of each site the spans of time that hold such a row, at most one an hour.
+    fn affected(&self) -> Affected {
+        let mut affected = Affected::new();
+        for ((site, _), (first, last)) in &self.hours {
+            let span = Affected::from([(site.clone(), vec![(*first, last.saturating_add(1))])]);
+            join(&mut affected, &span);
+        }
+        affected
     }
 }
 
@@ -374,7 +383,7 @@ fn told(table: &str, rows: u64, files: u64, found: &Found) -> ErasedTable {
         table: table.to_owned(),
         rows,
         files,
-        sites: found.affected.keys().cloned().collect(),
+        sites: found.hours.keys().map(|(site, _)| site.clone()).collect(),
         span: found.span,
     }
 }

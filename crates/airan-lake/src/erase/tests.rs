@@ -2,7 +2,7 @@ use std::ops::Range;
 use std::path::Path as FsPath;
 use std::sync::Arc;
 
-use airan_model::time::{HOUR, Micros};
+use airan_model::time::Micros;
 use arrow::array::{ArrayRef, AsArray, StringArray};
 use arrow::datatypes::Int64Type;
 use datafusion::prelude::SessionContext;
@@ -12,8 +12,8 @@ use super::*;
 use crate::commit::TableRows;
 use crate::faults::{Fault, FaultyStore, Op};
 use crate::testing::{
-    SECOND, assert_sound, claim, clock, commit, faulty_local, faulty_object, ids, local, over, raw, rows, times,
-    windows,
+    SECOND, WindowRow, assert_sound, claim, clock, commit, faulty_local, faulty_object, ids, local, over, raw, rows,
+    times, windows,
 };
 
 /// Rows of sites 0 and 1 below this, of three in a cycle.
@@ -31,6 +31,17 @@ fn left(ids: Range<i64>) -> Vec<i64> {
 fn link() -> TableRows {
     let site: ArrayRef = Arc::new(StringArray::from(vec!["s1", "s1"]));
     raw("link", &[("ts", times(&[0, 1])), ("site", site)])
+}
+
+/// The same with the end of each window, a minute after its start.
+fn minutes(results: &[WindowRow<'_>]) -> TableRows {
+    let ends: Vec<Micros> = results.iter().map(|row| (row.0 + 60) * SECOND).collect();
+    let mut rows = windows("w", results);
+    let batch = &rows.batches[0];
+    let names = batch.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+    let columns = names.into_iter().zip(batch.columns().to_vec()).chain([("window_end".to_owned(), times(&ends))]);
+    rows.batches = vec![RecordBatch::try_from_iter(columns).unwrap()];
+    rows
 }
 
 async fn ten_commits(lake: &Lake) {
@@ -96,7 +107,7 @@ async fn rows_of_which_the_condition_is_true_are_gone() {
     let [host] = &report.tables[..] else { panic!("{report:?}") };
     assert_eq!((host.rows, host.files, host.span), (17, 5, Some((SECOND, 49 * SECOND))));
     assert_eq!(host.sites, BTreeSet::from(["s1".to_owned()]));
-    assert_eq!(erasure.affected["host"], Affected::from([("s1".to_owned(), vec![(0, HOUR)])]));
+    assert_eq!(erasure.affected["host"], Affected::from([("s1".to_owned(), vec![(SECOND, 49 * SECOND + 1)])]));
     assert_eq!(ids(&lake, "host").await, left(0..100));
     assert_eq!(by_sql(&lake, "SELECT id FROM host ORDER BY id").await, left(0..100));
     assert_sound(&lake).await;
@@ -165,7 +176,11 @@ async fn an_erasure_that_was_cut_off_anywhere_is_finished_by_the_next() {
                 }
                 let (erasure, _) = erase(&other, GONE).await.unwrap();
                 assert_eq!(ids(&other, "host").await, left(0..100), "{case}");
-                assert_eq!(erasure.affected["host"], Affected::from([("s1".to_owned(), vec![(0, HOUR)])]), "{case}");
+                assert_eq!(
+                    erasure.affected["host"],
+                    Affected::from([("s1".to_owned(), vec![(SECOND, 49 * SECOND + 1)])]),
+                    "{case}"
+                );
                 assert_eq!(other.erasures().await.unwrap(), [erasure.clone()], "{case}");
                 other.finish_erasure(&erasure).await.unwrap();
                 if is_local {
@@ -192,14 +207,14 @@ async fn results_made_of_erased_rows_go_with_their_restatement() {
         (0, Some("s0"), 4, 0),
         (hour, Some("s1"), 5, 0),
     ];
-    writer.commit(&commit(1, vec![rows("host", 0..100), windows("w", &old)])).await.unwrap();
-    let (erasure, _) = erase(&lake, GONE).await.unwrap();
+    writer.commit(&commit(1, vec![rows("host", 0..200), minutes(&old)])).await.unwrap();
+    let (erasure, _) = erase(&lake, "site = 's1'").await.unwrap();
     let affected = erasure.affected_by(&["host".to_owned()]);
     assert_eq!(lake.note_windows(&erasure, "w", &affected, now()).await.unwrap(), 3);
     // The restatement: nothing for the second, one revision more for the first, two more for the third.
     let new = [(0, Some("s1"), 10, 1), (120, Some("s1"), 30, 3)];
-    writer.commit(&commit(2, vec![windows("w", &new)])).await.unwrap();
-    writer.commit(&commit(3, vec![windows("w", &[(120, Some("s1"), 31, 4)])])).await.unwrap();
+    writer.commit(&commit(2, vec![minutes(&new)])).await.unwrap();
+    writer.commit(&commit(3, vec![minutes(&[(120, Some("s1"), 31, 4)])])).await.unwrap();
     assert_eq!(lake.note_windows(&erasure, "w", &affected, now()).await.unwrap(), 3, "what was noted stays");
     lake.publish(now()).await.unwrap();
     store.next(1, Op::Put, "w/_delta_log", Fault::Before);

@@ -94,7 +94,7 @@ pub async fn run(args: BackfillArgs) -> Result<()> {
 }
 
 /// The topic of the bus, as the lake knows it.
-fn topic_of(config: &Config) -> &str {
+pub(super) fn topic_of(config: &Config) -> &str {
     match &config.bus {
         BusSettings::Local(local) => &local.topic,
         BusSettings::Kafka(kafka) => &kafka.topic,
@@ -102,17 +102,17 @@ fn topic_of(config: &Config) -> &str {
 }
 
 /// What is waited for.
-struct Wait<'a> {
-    lake: &'a Lake,
-    topic: &'a str,
-    partitions: i32,
-    request: &'a Request,
-    names: &'a [String],
+pub(super) struct Wait<'a> {
+    pub lake: &'a Lake,
+    pub topic: &'a str,
+    pub partitions: i32,
+    pub request: &'a Request,
+    pub names: &'a [String],
 }
 
 impl Wait<'_> {
     /// Waits until every shard is done, and tells of what changes.
-    async fn done(&self, timeout: Duration, interval: Duration) -> Result<()> {
+    pub async fn done(&self, timeout: Duration, interval: Duration) -> Result<()> {
         let start = Instant::now();
         let (mut shown, mut warned) = (Vec::new(), false);
         loop {

@@ -48,6 +48,16 @@ pub enum LakeCommand {
         #[command(flatten)]
         printed: Printed,
     },
+    /// Takes rows out of the lake, and what windows were made of them
+    ///
+    /// Rows of which the condition is true leave every raw table that has its columns; rows of which it is false or null stay.
+    /// Then the windows that they were in are restated from what is left, by the running processors or with --offline, and
+    /// results at older revisions go. The report says what went. Safe beside running processors and queries; a run that was cut
+    /// off is finished by running the same again, or by --resume. Old files are deleted a day later, or at once with --purge.
+    ///
+    /// Not reached: rows on their way (agents' spools, Kafka or the local log, the rejected topic), names of entities in the
+    /// states of shards, and what Prometheus has scraped. They go with the retention of those.
+    Erase(super::erase::EraseArgs),
     /// Applies the retention of the configuration, as a running processor does by itself
     ///
     /// Raw rows from which open windows might have to be rebuilt stay: those of each partition after its last closed window.
@@ -66,6 +76,7 @@ pub async fn run(command: LakeCommand) -> Result<()> {
         LakeCommand::Compact { table, dry_run, settings, printed } => {
             compact(table.as_deref(), dry_run, &settings, &printed).await
         }
+        LakeCommand::Erase(args) => super::erase::run(args).await,
         LakeCommand::Expire { settings } => expire(&settings).await,
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod backfill;
 pub mod catalog;
+pub mod erase;
 pub mod inventory;
 pub mod lag;
 pub mod lake;

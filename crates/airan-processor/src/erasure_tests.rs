@@ -1,0 +1,79 @@
+use airan_lake::{Request, RequestReason};
+
+use super::*;
+
+/// Erases from the lake what `condition` is true of, has the windows restated by `restate`, and takes the older results out.
+async fn erase(lake: &Lake, condition: &str, restate: impl AsyncFnOnce(&Request)) {
+    let mut erasure = lake.begin_erasure(condition, &[], T0).await.unwrap();
+    let report = lake.erase(&mut erasure, T0, |_| {}).await.unwrap();
+    assert_eq!(report.tables.len(), 1, "{report:?}");
+    let affected = erasure.affected_by(&["meter".to_owned()]);
+    assert!(lake.note_windows(&erasure, "meters", &affected, T0).await.unwrap() > 0);
+    let spans = affected.values().flatten();
+    let (from, to) = (spans.clone().map(|span| span.0).min().unwrap(), spans.map(|span| span.1).max().unwrap());
+    let mut request = Request::new(RequestReason::Erase, from, to, erasure.at);
+    request.id = erasure.request_ids().pop().unwrap();
+    restate(&request).await;
+    lake.erase_windows(&erasure, "meters", &affected, T0).await.unwrap();
+    for id in erasure.request_ids() {
+        lake.remove_request(&id).await.unwrap();
+    }
+    lake.finish_erasure(&erasure).await.unwrap();
+}
+
+/// The newest results without their revision, and every result there is.
+async fn results(lake: &Lake) -> (Vec<(i64, i64, i64)>, usize) {
+    let latest: Vec<_> = latest(lake).await.into_iter().map(|row| (row.0, row.1, row.2)).collect();
+    let rows = lake.files("meters").await.unwrap().iter().map(|file| file.rows).sum::<u64>();
+    (latest, rows as usize)
+}
+
+/// Scenario: rows of a whole window and of half of the next are erased while the processor runs; then others without one.
+/// Guarantees: rows and windows are those of a site that never had these rows, rises over the gap included; no result made of
+/// them is left in any revision; the lake is sound.
+#[tokio::test]
+async fn after_an_erasure_windows_are_those_of_a_site_that_never_had_the_rows() {
+    let site = Site::new(1);
+    let lake = site.lake().await;
+    site.bus.append(0, site.rows(0..60));
+    let running = site.start(&lake).await;
+    until_latest(&lake, &[(0, 10, 9, 0), (10, 10, 10, 0), (20, 10, 10, 0), (30, 10, 10, 0)]).await;
+    erase(&lake, "level >= 10 AND level < 25", async |request: &Request| {
+        lake.request(request).await.unwrap();
+        let names = ["meters".to_owned()];
+        for _ in 0..1_000 {
+            let progress = crate::request_progress(&lake, "memory", 1, request, &names).await.unwrap();
+            if progress.iter().all(|progress| progress.is_done) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the request was not worked off within 20 s");
+    })
+    .await;
+    running.stop().await;
+    let left: Vec<f64> = (0..10).chain(25..60).map(|second| second as f64).collect();
+    assert_eq!(stored(&lake, 0).await, left);
+
+    let never = Site::new(1);
+    let wanted = never.lake().await;
+    never.bus.append(0, never.rows((0..10).chain(25..60)));
+    let running = never.start(&wanted).await;
+    until_latest(&wanted, &[(0, 10, 9, 0), (20, 5, 20, 0), (30, 10, 10, 0)]).await;
+    running.stop().await;
+    let (newest, rows) = results(&lake).await;
+    assert_eq!((&newest, rows), (&results(&wanted).await.0, newest.len()));
+
+    erase(&lake, "level = 31", async |request: &Request| {
+        let pipelines = vec![meters(&site.catalog).await];
+        let done =
+            crate::restate_offline(&lake, &site.settings, &site.catalog, pipelines, "memory", request).await.unwrap();
+        assert!(done.waits.is_empty(), "{done:?}");
+    })
+    .await;
+    let (newest, rows) = results(&lake).await;
+    assert!(newest.contains(&(30, 9, 10)), "{newest:?}");
+    assert_eq!(rows, newest.len());
+    let report = lake.check().await.unwrap();
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+}
