@@ -38,6 +38,8 @@ pub use prometheus::TextFormat;
 pub use remote_write::RemoteWrite;
 
 #[cfg(test)]
+mod coverage_tests;
+#[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 mod mappings_tests;

@@ -2,7 +2,7 @@
 //!
 //! Inputs are this crate's `fixtures`, made from documented names, or stand in the test.
 
-use airan_model::catalog::{Catalog, ColumnType, Kind};
+use airan_model::catalog::Kind;
 use serde_json::{Value, json};
 
 use crate::testing::{catalog, check, context, fixture, has, one, row, rows};
@@ -357,30 +357,6 @@ fn aerials_cell_and_fronthaul() {
     assert_eq!(decoded.tally.sample_rows, 0);
 }
 
-/// Guarantees: each name Aerial registers has a column (the list of names stands in the samples, when they are there).
-#[test]
-fn every_name_aerial_registers_has_a_column() {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/samples");
-    let folder = std::env::var("AIRAN_SAMPLES").unwrap_or_else(|_| default.to_owned());
-    let Ok(list) = std::fs::read_to_string(std::path::Path::new(&folder).join("refs/aerial_metric_names.tsv")) else {
-        assert!(std::env::var_os("AIRAN_REQUIRE_SAMPLES").is_none(), "no samples at {folder}");
-        return eprintln!("NOT TESTED: no samples at {folder}; set AIRAN_SAMPLES to their folder");
-    };
-    let mut names = 0;
-    for line in list.lines().skip(1) {
-        let (name, rest) = line.split_once('\t').unwrap();
-        let mapping = catalog().metric(name).unwrap_or_else(|| panic!("{name} has no column"));
-        let is_histogram = rest.starts_with("histogram");
-        for target in &mapping.targets {
-            let column = &target.stream.columns[target.column];
-            assert_eq!(column.ty == ColumnType::Histogram, is_histogram, "{name}");
-            assert_eq!(column.kind == Kind::Counter, rest.starts_with("counter"), "{name}");
-        }
-        names += 1;
-    }
-    assert_eq!(names, 42);
-}
-
 /// Scenario: cAdvisor's tree: the root, a pod, its containers, one CPU of a container; limits that are none.
 /// Guarantees: pod and container are rows of their own; the root and single CPUs are in no column, so nothing counts twice;
 /// interfaces are added; a limit of 0 is none.
@@ -403,16 +379,22 @@ fn cadvisors_tree_counts_nothing_twice() {
     assert_eq!(values, [90_000.5, 60.25, 0.0]);
 }
 
-/// Guarantees: of every mapping of the catalog, each metric a source maps is reachable under its exact name, and targets of one
-/// column that differ only by the size of the value leave no gap and no overlap.
+/// Scenario: a host through node_exporter: two CPUs, two disks, two file systems, two sensors, an interface, the kernel's clock.
+/// Guarantees: CPUs and disks are added, the hottest sensor is kept, only the root file system is the host's.
 #[test]
-fn bounds_of_one_column_meet() {
-    let catalog = Catalog::builtin().unwrap();
-    for metric in catalog.metrics() {
-        let two_units: Vec<_> = metric.targets.iter().filter(|t| t.below.is_some() != t.at_least.is_some()).collect();
-        for below in two_units.iter().filter(|target| target.below.is_some()) {
-            let meets = two_units.iter().any(|other| other.at_least == below.below && other.when == below.when);
-            assert!(meets, "{} between its units", metric.name);
-        }
-    }
+fn node_exporters_parts_become_one_host() {
+    let decoded = exporter("node_exporter.prom");
+    has(
+        &row(&decoded, "host"),
+        &json!({
+            "cpu_user_seconds": 300.5, "cpu_idle_seconds": 9000.0, "disk_read_bytes": 3072.0, "hottest_celsius": 71.0,
+            "root_filesystem_size_bytes": 1e11, "memory_total_bytes": 1.35e11, "load1": 0.5, "attributes": null,
+        }),
+    );
+    has(&row(&decoded, "link"), &json!({"interface": "eth0", "rx_bytes": 12_345.0, "up": 1}));
+    has(&row(&decoded, "timing"), &json!({"process": "kernel", "offset_seconds": -2e-6, "clock_state": "locked"}));
+    assert_eq!(
+        left(&decoded),
+        [("node_cpu_seconds_total".to_owned(), 7.0), ("node_filesystem_size_bytes".to_owned(), 5e8)]
+    );
 }

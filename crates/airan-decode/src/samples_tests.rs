@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::testing::{check, context, has, one, refused, rows};
 use crate::{Decoded, TextFormat, otlp, prometheus};
 
-fn folder() -> Option<PathBuf> {
+pub(crate) fn folder() -> Option<PathBuf> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/samples");
     let folder = PathBuf::from(std::env::var("AIRAN_SAMPLES").unwrap_or_else(|_| default.to_owned()));
     if folder.join("SOURCES.md").is_file() {
