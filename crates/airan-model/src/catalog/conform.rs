@@ -245,12 +245,14 @@ mod tests {
         }
     }
 
+    /// Read once, not for each case.
+    static CATALOG: std::sync::LazyLock<Catalog> = std::sync::LazyLock::new(|| Catalog::builtin().unwrap());
+
     proptest! {
         /// Any subset and order of a stream's columns conforms to the same schema, and conforming again changes nothing.
         #[test]
         fn conforming_twice_is_conforming_once(order in Just((0..20usize).collect::<Vec<_>>()).prop_shuffle(), keep in 0..20usize, rows in 0..50usize) {
-            let catalog = Catalog::builtin().unwrap();
-            let stream = catalog.stream("inference").unwrap();
+            let stream = CATALOG.stream("inference").unwrap();
             let fields: Vec<&FieldRef> = order[..keep].iter().map(|&i| &stream.schema().fields()[i]).collect();
             let some = RecordBatch::try_new_with_options(
                 Arc::new(Schema::new(fields.iter().map(|f| Arc::clone(f)).collect::<Vec<_>>())),
