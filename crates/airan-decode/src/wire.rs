@@ -3,6 +3,9 @@
 //! A message is read field by field as slices of the body. Nothing is allocated, so a body cannot become larger than it is:
 //! an empty data point costs its sender two bytes and would cost a decoded message more than a hundred.
 
+/// How many groups may lie in each other: one less than this, as many as prost lets messages.
+const GROUPS_DEEP: usize = 101;
+
 /// Bytes that are no protocol buffers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Fault {
@@ -36,6 +39,8 @@ pub(crate) enum Value<'b> {
     Fixed64(u64),
     Fixed32,
     Bytes(Message<'b>),
+    /// A group, which no message of ours has: what it holds was skipped.
+    Group,
 }
 
 /// A field: its number and value.
@@ -70,12 +75,52 @@ impl<'b> Message<'b> {
                 self.take::<4>()?;
                 Value::Fixed32
             }
+            3 => {
+                self.skip_group(key >> 3)?;
+                Value::Group
+            }
             _ => return start.fault("a wire type that is not in use"),
         };
         match key >> 3 {
             0 => start.fault("field number 0"),
             number => Ok(Some((number, value))),
         }
+    }
+
+    /// Skips what a group holds, up to and with the end of it.
+    ///
+    /// Groups are deprecated, but a parser has to get past those of fields it does not know, and other parsers do.
+    #[cold]
+    fn skip_group(&mut self, number: u32) -> Result<(), Fault> {
+        let mut open = [0; GROUPS_DEEP];
+        open[1] = number;
+        let mut depth = 1;
+        while depth > 0 {
+            let start = *self;
+            let Ok(key) = u32::try_from(self.varint()?) else { return start.fault("a field number is too large") };
+            let number = key >> 3;
+            match key & 7 {
+                _ if number == 0 => return start.fault("field number 0"),
+                3 if depth + 1 == GROUPS_DEEP => return start.fault("groups are nested too deep"),
+                3 => {
+                    depth += 1;
+                    open[depth] = number;
+                }
+                4 if open[depth] == number => depth -= 1,
+                4 => return start.fault("a group ends that did not begin"),
+                0 => self.varint().map(|_| ())?,
+                1 => self.take::<8>().map(|_| ())?,
+                2 => {
+                    let length = self.varint()?;
+                    let rest = usize::try_from(length).ok().and_then(|length| self.0.split_at_checked(length));
+                    let Some((_, rest)) = rest else { return start.fault("a field is longer than its message") };
+                    self.0 = rest;
+                }
+                5 => self.take::<4>().map(|_| ())?,
+                _ => return start.fault("a wire type that is not in use"),
+            }
+        }
+        Ok(())
     }
 
     /// Calls `with` for each field.
@@ -202,13 +247,30 @@ mod tests {
             (b"\x11\x00", "ends within a number", 1),
             (b"\x1a\x03hi", "longer than its message", 0),
             (b"\x1a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01hi", "longer than its message", 0),
-            (b"\x0b", "wire type", 0),
+            (b"\x0c", "wire type", 0),
+            (b"\x0e", "wire type", 0),
+            (b"\x0b", "ends within a number", 1),
+            (b"\x0b\x14", "ends that did not begin", 1),
+            (b"\x0b\x13\x0c\x14", "ends that did not begin", 2),
+            (b"\x0b\x12\x02h", "longer than its message", 1),
+            (b"\x0b\x03", "field number 0", 1),
             (b"\x00\x01", "field number 0", 0),
             (b"\xff\xff\xff\xff\xff\x01\x00", "field number is too large", 0),
         ] {
             let fault = read(bytes).unwrap_err();
             assert!(fault.what.contains(what) && fault.offset(bytes) == at, "{bytes:?}: {fault:?}");
         }
+    }
+
+    /// Scenario: a group with a field of each wire type and a group within, between two fields; groups in groups at the limit.
+    /// Guarantees: it is skipped whole, as other parsers do; nesting is bounded.
+    #[test]
+    fn groups_are_skipped() {
+        let group = b"\x08\x01\x23\x10\x96\x01\x19\x00\x00\x00\x00\x00\x00\x00\x00\x22\x01x\x2d\x00\x00\x00\x00\x0b\x0c\x24\x18\x02";
+        assert_eq!(read(group), Ok(vec![1, 4, 3]));
+        let nested = |deep: usize| [vec![0x0b; deep], vec![0x0c; deep]].concat();
+        assert_eq!(read(&nested(100)), Ok(vec![1]));
+        assert_eq!(read(&nested(101)).unwrap_err().what, "groups are nested too deep");
     }
 
     #[test]
