@@ -96,10 +96,18 @@ for row in range(count):
         "ts": now - row % 3 * 86_400_000_000 - row * 1_000, "utilization": row % 100 / 100, "power_watts": 300 + row % 7,
     }))
 PYTHON
-curl -fsS -H 'content-type: application/x-ndjson' --data-binary "@$work/rows.ndjson" "http://127.0.0.1:$http/v1/ndjson"
-echo
-
-rows_are_stored() { [ "$(query "SELECT count(*) AS n FROM accelerator" | json 'x[0]["n"]')" = "$ROWS" ]; }
+# push FIRST LAST: those lines, in one request.
+push() {
+    sed -n "$1,$2p" "$work/rows.ndjson" |
+        curl -fsS -H 'content-type: application/x-ndjson' --data-binary @- "http://127.0.0.1:$http/v1/ndjson"
+    echo
+}
+rows_are() { [ "$(query "SELECT count(*) AS n FROM accelerator" | json 'x[0]["n"]')" = "$1" ]; }
+# In two commits, so that each date has two files.
+push 1 "$((ROWS / 2))"
+until_it "half of the rows are in the lake" rows_are "$((ROWS / 2))"
+push "$((ROWS / 2 + 1))" "$ROWS"
+rows_are_stored() { rows_are "$ROWS"; }
 windows_are_stored() { [ "$(query "SELECT count(*) AS n FROM host_load" | json 'x[0]["n"]')" -gt 0 ]; }
 until_it "the $ROWS pushed rows are in the lake" rows_are_stored
 until_it "windows of this host are in the lake" windows_are_stored
@@ -177,6 +185,7 @@ counts=""
 for table in $tables; do
     counts="$counts${counts:+ UNION ALL }SELECT '$table' AS \"table\", count(*) AS rows FROM $table"
 done
+counts="$counts ORDER BY 1"
 query "$counts" >"$work/counts.json"
 "$venv/bin/python" tests/readers.py "$work/data/lake" "$work/counts.json"
 
