@@ -65,6 +65,16 @@ async fn s3_carries_a_lake() {
     let report = reader.check().await.unwrap();
     assert_eq!((report.files, report.rows, report.orphans, report.problems), (3, 30, 0, vec![]));
 
+    let published = lake.publish(SECOND).await.unwrap();
+    assert_eq!((published.files, published.records, published.failures), (3, 2, vec![]));
+    let mut delta = crate::delta::DeltaTable::load(&lake, "t").await.unwrap().unwrap();
+    delta.checkpoint(SECOND).await.unwrap();
+    lake.store().remove(&crate::layout::delta_commit("t", 0)).await.unwrap();
+    let reader = Lake::open_to_read(&settings, clock()).await.unwrap();
+    assert_eq!(ids(&reader, "t").await, expected, "from the checkpoint");
+    let report = reader.check().await.unwrap();
+    assert_eq!((report.published, report.deltas, report.problems), (3, 1, vec![]));
+
     settings.raw_retention = std::time::Duration::from_secs(3600).into();
     let lake = Lake::open(&settings, clock()).await.unwrap();
     let report = lake.expire(86_400 * SECOND, None as Option<Micros>).await.unwrap();

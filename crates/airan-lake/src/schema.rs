@@ -197,7 +197,7 @@ impl TableSchema {
     }
 }
 
-/// The type a column has in the lake: those Delta has, so no unsigned integers, and one kind of text.
+/// The type a column has in the lake: those Delta has, so no unsigned integers, one kind of text, one kind of time.
 fn lake_type(found: &DataType) -> DataType {
     match found {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
@@ -205,6 +205,10 @@ fn lake_type(found: &DataType) -> DataType {
         DataType::UInt8 => DataType::Int16,
         DataType::UInt16 => DataType::Int32,
         DataType::UInt32 | DataType::UInt64 => DataType::Int64,
+        DataType::Float16 => DataType::Float32,
+        DataType::LargeBinary | DataType::BinaryView => DataType::Binary,
+        // A time without a zone is UTC, as everything here is. Finer than a microsecond Delta does not have.
+        DataType::Timestamp(_, _) => airan_model::schema::timestamp_type(),
         other => other.clone(),
     }
 }
@@ -320,6 +324,26 @@ mod tests {
         let known = TableSchema::first(&with_unit("W")).unwrap();
         assert!(known.with(&with_unit("W")).is_ok());
         assert!(matches!(known.with(&with_unit("kW")), Err(SchemaError::Unit { .. })));
+    }
+
+    /// Scenario: times without a zone, in another, and in nanoseconds.
+    /// Guarantees: all are microseconds UTC in the lake, the same instants.
+    #[test]
+    fn times_become_microseconds_utc() {
+        use arrow::array::{AsArray, TimestampNanosecondArray};
+        let found: [ArrayRef; 3] = [
+            Arc::new(TimestampNanosecondArray::from(vec![1_500])),
+            Arc::new(TimestampNanosecondArray::from(vec![1_500]).with_timezone("+02:00")),
+            Arc::new(arrow::array::TimestampMicrosecondArray::from(vec![1])),
+        ];
+        for at in found {
+            let rows = raw("t", &[("ts", times(&[1])), ("seen", at)]);
+            let schema = TableSchema::first(&rows).unwrap();
+            assert_eq!(schema.columns.field(1).data_type(), &airan_model::schema::timestamp_type());
+            let columns = schema.conform(&rows.batches[0]).unwrap();
+            let seen = columns[1].as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
+            assert_eq!(seen.value(0), 1);
+        }
     }
 
     /// Scenario: an unsigned count within and above the signed range, a dictionary.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use airan_model::time::Micros;
 use arrow::datatypes::{DataType, Field, Schema};
+use arrow::error::ArrowError;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
-use deltalake::kernel::{Metadata, StructType};
+use deltalake::kernel::{Metadata, StructType, contains_timestampntz};
 use serde_json::{Value, json};
 
 use super::checkpoint::{CHECKPOINT_EVERY, LOG_KEPT};
@@ -32,7 +33,13 @@ fn configuration() -> HashMap<String, String> {
 pub(super) fn columns(schema: &TableSchema) -> Result<StructType, String> {
     let mut fields: Vec<Arc<Field>> = schema.columns.fields().iter().map(described).collect();
     fields.push(Arc::new(Field::new(DATE, DataType::Date32, true)));
-    (&Schema::new(fields)).try_into_kernel().map_err(|error: arrow::error::ArrowError| error.to_string())
+    let columns: StructType =
+        (&Schema::new(fields)).try_into_kernel().map_err(|error: ArrowError| error.to_string())?;
+    // Only programs that know a further feature of Delta could read the table.
+    match contains_timestampntz(columns.fields()) {
+        true => Err("a time without a zone; give it the zone UTC".to_owned()),
+        false => Ok(columns),
+    }
 }
 
 /// A field with its meaning under the name other engines look for.
