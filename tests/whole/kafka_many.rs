@@ -211,7 +211,8 @@ async fn kafka_many_a_lost_range_stops_its_shard_alone_until_it_is_accepted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_many_what_was_refused_can_be_replayed_after_an_upgrade() {
     let Some((broker, _alone)) = broker("a replay").await else { return };
-    let catalog = format!("catalog: {{folder: \"{}\"}}\n", newer_catalog().display());
+    let newer = newer_catalog();
+    let catalog = format!("catalog: {{folder: \"{}\"}}\n", newer.path().display());
     let mut fleet = Fleet::new_with("replay", &broker, &catalog).await;
     fleet.join("one", &broker);
     fleet.share(&["one"]).await;
@@ -259,15 +260,14 @@ async fn kafka_many_what_was_refused_can_be_replayed_after_an_upgrade() {
 }
 
 /// The shipped catalog with one stream more, as a later release may have it.
-fn newer_catalog() -> std::path::PathBuf {
-    let folder = std::env::temp_dir().join(format!("airan-catalog-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
+fn newer_catalog() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
     let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/catalog");
     for entry in std::fs::read_dir(shipped).expect("the catalog").map_while(Result::ok) {
-        std::fs::copy(entry.path(), folder.join(entry.file_name())).expect("a copy");
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("a copy");
     }
     let text = "streams:\n  - name: meter\n    meaning: a meter of a later release\n    period: 10s\n    columns:\n      \
                 - {name: reading, kind: gauge, unit: none, meaning: \"what it reads\"}\n";
-    std::fs::write(folder.join("meter.yaml"), text).expect("the folder takes a file");
+    std::fs::write(folder.path().join("meter.yaml"), text).expect("the folder takes a file");
     folder
 }

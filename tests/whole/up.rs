@@ -117,3 +117,57 @@ async fn a_second_process_on_the_same_data_is_refused() {
     assert!(first.runs());
     assert!(Scrape::of(&edge.metrics_url()).await.is_some());
 }
+
+/// Scenario: `airan up` is at work on its local log, a line is refused, and somebody looks on with the tools; then it is stopped
+/// and looked at again.
+/// Guarantees: `airan lag` shows every partition with its owner and last commit, and `airan rejected` what was refused, without
+/// disturbing the process; nothing is skipped or replayed where there is nothing to, in one line that says why.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_at_work_can_be_looked_at() {
+    let edge = Edge::new("looked-at");
+    let process = edge.up();
+    edge.ready().await;
+    let (status, said) = edge.push("/v1/ndjson", "application/x-ndjson", rows(0)).await;
+    assert_eq!(status, 200, "{said}");
+    edge.push("/v1/ndjson", "application/x-ndjson", "no JSON\n").await;
+    until("the rows in the lake", || async { (edge.count("accelerator")? == i64::from(ROWS)).then_some(()) }).await;
+    let lag = || -> Vec<serde_json::Value> {
+        serde_json::from_str(&edge.run(&["lag", "--format", "json"])).expect("airan lag prints JSON")
+    };
+    let port = edge.gateway_admin();
+    let check = |shards: &[serde_json::Value]| {
+        assert_eq!(shards.len(), 2);
+        for shard in shards {
+            assert_eq!(shard["owner"], json!(format!("edge-under-test-{port}")));
+            assert_eq!((&shard["first_offset"], &shard["lost_offsets"]), (&json!(0), &json!(0)));
+            let (committed, end) = (shard["committed_offset"].as_i64(), shard["end_offset"].as_i64());
+            assert!(committed.is_some() && committed <= end && shard["commit"].as_i64().is_some(), "{shard}");
+        }
+    };
+    let shards = lag();
+    check(&shards);
+    let stored = |shards: &[serde_json::Value]| -> i64 {
+        shards.iter().map(|shard| shard["rows"]["stored"].as_i64().expect("a count")).sum()
+    };
+    assert!(stored(&shards) >= i64::from(ROWS));
+    assert!(shards.iter().any(|shard| shard["load"]["hottest_site"].is_string()), "{shards:?}");
+    assert!(edge.run(&["lag"]).starts_with("PARTITION  FIRST"));
+    let listed =
+        until("the refusal", || async { Some(edge.run(&["rejected", "list"])).filter(|l| l.contains("ndjson")) }).await;
+    let id = listed.lines().find(|line| line.contains("ndjson")).and_then(|line| line.split_whitespace().next());
+    let shown = edge.run(&["rejected", "show", id.expect("a number")]);
+    assert!(shown.contains("its bytes are not kept"), "{shown}");
+    let said = edge.run_in_vain("up.yaml", &["rejected", "replay", id.expect("a number")]);
+    assert!(said.contains("its sender has to send it again"), "{said}");
+    let said = edge.run_in_vain("up.yaml", &["shard", "skip", "airan.telemetry/0", "--yes"]);
+    assert!(said.contains("nothing is lost"), "{said}");
+    let said = edge.run(&["shard", "restart", "airan.telemetry/0"]);
+    assert!(said.contains("takes it over again from offset"), "{said}");
+    until("it is its owner again", || async { (lag()[0]["owner"] == format!("edge-under-test-{port}")).then_some(()) })
+        .await;
+    edge.sums_add_up().await;
+    let (status, said) = process.stop(Duration::from_secs(20));
+    assert!(status.success(), "{status}: {said:#?}");
+    check(&lag());
+    edge.lake_is_sound();
+}

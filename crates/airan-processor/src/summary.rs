@@ -72,16 +72,16 @@ impl ShardSummary {
             .flat_map(|sheet| (0..sheet.rows()).map(move |row| (sheet, row)))
             .filter_map(|(sheet, row)| {
                 let name = sheet.text(row, "pipeline")?.to_owned();
-                Some(PipelineSummary { name, closed_through: sheet.int(row, "closed_through").filter(known), dirty: 0 })
+                let closed_through = sheet.int(row, "closed_through").filter(known);
+                Some(PipelineSummary { name: name.clone(), closed_through, dirty: dirty_windows(&state, &name) })
             })
             .collect();
+        // A pipeline that was taken away may have left windows behind.
         if let Some(dirty) = state.table("dirty") {
             for name in (0..dirty.rows()).filter_map(|row| dirty.text(row, "pipeline")) {
-                match pipelines.iter_mut().find(|pipeline| pipeline.name == name) {
-                    Some(pipeline) => pipeline.dirty += 1,
-                    None => {
-                        pipelines.push(PipelineSummary { name: name.to_owned(), closed_through: None, dirty: 1 });
-                    }
+                if !pipelines.iter().any(|pipeline| pipeline.name == name) {
+                    let dirty = dirty_windows(&state, name);
+                    pipelines.push(PipelineSummary { name: name.to_owned(), closed_through: None, dirty });
                 }
             }
         }
@@ -107,6 +107,18 @@ impl ShardSummary {
     pub fn slowest(&self) -> Option<(&str, Micros)> {
         self.watermarks.iter().min_by_key(|(_, at)| *at).map(|(stream, at)| (stream.as_str(), *at))
     }
+}
+
+/// Windows of sites that a pipeline has to restate. A row of the table is one window, or a stretch of them where it has an end.
+fn dirty_windows(state: &Sheets, pipeline: &str) -> u64 {
+    let (Some(dirty), Some(pipelines)) = (state.table("dirty"), state.table("pipelines")) else { return 0 };
+    let is_this = |row: &usize| pipelines.text(*row, "pipeline") == Some(pipeline);
+    let width = (0..pipelines.rows()).find(is_this).and_then(|row| pipelines.int(row, "width")).unwrap_or(0);
+    let windows = |row: usize| match (dirty.int(row, "start"), dirty.int(row, "end")) {
+        (Some(start), Some(end)) if width > 0 => u64::try_from(end.saturating_sub(start) / width).unwrap_or(0).max(1),
+        _ => 1,
+    };
+    (0..dirty.rows()).filter(|row| dirty.text(*row, "pipeline") == Some(pipeline)).map(windows).sum()
 }
 
 #[cfg(test)]
