@@ -181,6 +181,12 @@ impl Fleet {
         Some(said)
     }
 
+    /// The sum of a metric of a member.
+    pub async fn metric(&self, name: &str, metric: &str) -> Option<f64> {
+        let admin = self.members.get(name).expect("a member").admin;
+        Some(Scrape::of(&format!("http://127.0.0.1:{admin}/metrics")).await?.sum(metric, &[]))
+    }
+
     /// Waits until a commit of each shard that began after this call is in the lake, made by `names`.
     pub async fn commits(&self, names: &[&str]) {
         let before = self.lag();

@@ -90,6 +90,10 @@ async fn kafka_many_a_frozen_processor_is_a_harmless_zombie() {
     for round in 0..2 {
         let name = ["one", "two"][round];
         let other = ["two", "one"][round];
+        until("work in its hands", || async {
+            (fleet.metric(name, "airan_processor_pending_rows").await? > 0.0).then_some(())
+        })
+        .await;
         fleet.member(name).signal("STOP");
         let taken = fleet.share(&[other]).await;
         println!("{name} frozen: {other} had all shards after {taken:?}");
@@ -99,6 +103,11 @@ async fn kafka_many_a_frozen_processor_is_a_harmless_zombie() {
         println!("{name} thawed: both were at work after {back:?}");
         fleet.commits(&["one", "two"]).await;
     }
+    let mut fenced = 0.0;
+    for name in ["one", "two"] {
+        fenced += fleet.metric(name, "airan_processor_fenced_total").await.expect("metrics");
+    }
+    assert!(fenced > 0.0, "no zombie had anything in its hands: the scenario shows nothing");
     sender.stop().await;
     fleet.account(&["one", "two"], &|_, _| false).await;
 }

@@ -332,3 +332,38 @@ async fn kafka_a_restarted_broker_is_waited_for() {
     assert_eq!(read_until(&mut *consumer, 0, offset).await[&offset], acknowledged);
     consumer.close().await;
 }
+
+/// Scenario: a second process joins under the name of the first.
+/// Guarantees: the first one is told, as fatal and in a line that names the setting; the partitions are the second's.
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_a_name_belongs_to_one_member() {
+    let Some((brokers, _alone)) = broker("a name that is taken").await else { return };
+    let mut settings = settings(&brokers, "taken", 2);
+    settings.properties.insert("group.instance.id".to_owned(), Secret::from("edge-1-4320".to_owned()));
+    let (one, two) = (KafkaBus::open(&settings).await.unwrap(), KafkaBus::open(&settings).await.unwrap());
+    let mut first = one.consumer().await.unwrap();
+    assert_eq!(assigned(&mut *first).await, [0, 1]);
+    let mut second = two.consumer().await.unwrap();
+    let mut owned = BTreeSet::new();
+    let deadline = Instant::now() + WAIT;
+    let reason = loop {
+        assert!(Instant::now() < deadline, "the first member is not told");
+        if let Event::Assigned(partitions) = second.next(TURN).await.unwrap() {
+            owned.extend(partitions);
+        }
+        match first.next(TURN).await {
+            Err(ConsumeError::Fatal { reason }) => break reason,
+            Ok(Event::Revoked(partitions)) => first.released(&partitions),
+            _ => {}
+        }
+    };
+    assert!(reason.contains("`edge-1-4320`") && reason.contains("processor.instance"), "{reason}");
+    first.close().await;
+    while owned.len() < 2 {
+        assert!(Instant::now() < deadline, "the second member has {owned:?}");
+        if let Event::Assigned(partitions) = second.next(TURN).await.unwrap() {
+            owned.extend(partitions);
+        }
+    }
+    second.close().await;
+}
