@@ -33,7 +33,9 @@ const LAG_EVERY: Duration = Duration::from_secs(5);
 /// How long an answer may take that is only for show.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// What a stop may take beyond the workers' own time.
-const STOP_SLACK: Duration = Duration::from_secs(2);
+const STOP_SLACK: Duration = Duration::from_secs(1);
+/// How long the consumer may take to leave.
+const LEAVE_WITHIN: Duration = Duration::from_secs(4);
 
 /// Why a processor could not be made or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -209,7 +211,7 @@ impl Processor {
                 }
             }
         }
-        if tokio::time::timeout(STOP_SLACK, consumer.close()).await.is_err() {
+        if tokio::time::timeout(LEAVE_WITHIN, consumer.close()).await.is_err() {
             tracing::warn!("the consumer did not leave in time");
         }
     }

@@ -6,6 +6,7 @@ use airan_model::time::Micros;
 use bytes::Bytes;
 
 use crate::load::LoadSummary;
+use crate::marks::Why;
 use crate::sheet::{Sheets, StateError};
 
 /// A shard as its last commit left it.
@@ -118,7 +119,10 @@ fn dirty_windows(state: &Sheets, pipeline: &str) -> u64 {
         (Some(start), Some(end)) if width > 0 => u64::try_from(end.saturating_sub(start) / width).unwrap_or(0).max(1),
         _ => 1,
     };
-    (0..dirty.rows()).filter(|row| dirty.text(*row, "pipeline") == Some(pipeline)).map(windows).sum()
+    // Windows of which only the completeness may change are no debt: they go with others.
+    let is_due =
+        |row: &usize| dirty.text(*row, "pipeline") == Some(pipeline) && Why::of(dirty.text(*row, "why")) != Why::Gaps;
+    (0..dirty.rows()).filter(is_due).map(windows).sum()
 }
 
 #[cfg(test)]

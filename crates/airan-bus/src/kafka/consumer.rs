@@ -38,9 +38,10 @@ use crate::{ConsumeError, Consumer, Event, Received};
 /// How long leaving the group may take. Whoever is not told in time waits for the session's timeout instead.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 /// How long a static member waits to be asked for its partitions before it closes.
-const GIVE_UP_WITHIN: Duration = Duration::from_secs(2);
-/// From the answer to that question until the coordinator has heard of it: one request, sent when fetching has stopped.
-const UNTIL_TOLD: Duration = Duration::from_millis(500);
+const GIVE_UP_WITHIN: Duration = Duration::from_secs(3);
+/// From the answer to that question until the coordinator has heard of it: one request, sent when fetching has stopped. librdkafka
+/// does not say when that was; a machine with ten times the work it has cores for needed more than half a second.
+const UNTIL_TOLD: Duration = Duration::from_millis(1_500);
 /// How often a leaving member looks for librdkafka's questions.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
