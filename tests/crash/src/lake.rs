@@ -79,6 +79,19 @@ pub struct Numbered {
     pub high: Option<i64>,
 }
 
+/// What a foreign reader sees, as sorted texts.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Foreign {
+    /// Identities of raw rows, through Delta.
+    pub delta_rows: Vec<String>,
+    /// Identities of raw rows, through a glob.
+    pub files_rows: Vec<String>,
+    /// Windows of all revisions, through Delta.
+    pub delta_windows: Vec<String>,
+    /// Windows of all revisions, through a glob.
+    pub files_windows: Vec<String>,
+}
+
 /// The lake of a site.
 #[derive(Clone)]
 pub struct Lake {
@@ -124,6 +137,19 @@ impl Lake {
         self.run(vec!["lake".into(), "check".into(), "--config".into(), self.reader.into()]).await
     }
 
+    /// Retention, which publishes every commit first.
+    pub async fn publish(&self) -> Result<String> {
+        self.run(vec!["lake".into(), "expire".into(), "--config".into(), self.reader.into()]).await
+    }
+
+    /// What deltalake and a glob see, by a Python that has deltalake.
+    pub async fn foreign(&self, python: &Path) -> Result<Foreign> {
+        let mut command = Command::new(python);
+        command.args(["-c", include_str!("../delta_rows.py"), "data/lake"]).current_dir(&self.folder);
+        let text = output("delta_rows.py", command).await?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
     async fn query<T: DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>> {
         let arguments = ["query", "--config", self.reader, "--format", "json", sql];
         let text = self.run(arguments.map(str::to_owned).into()).await?;
@@ -133,14 +159,19 @@ impl Lake {
     async fn run(&self, arguments: Vec<String>) -> Result<String> {
         let mut command = Command::new(&self.binary);
         command.args(&arguments).current_dir(&self.folder);
-        let run = tokio::task::spawn_blocking(move || command.output());
-        let out = tokio::time::timeout(PATIENCE, run).await.context("a reader's command hangs")???;
-        if !out.status.success() {
-            let said = [out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-            bail!("airan {}: {}", arguments.join(" "), said.trim());
-        }
-        Ok(String::from_utf8(out.stdout)?)
+        output(&format!("airan {}", arguments.join(" ")), command).await
     }
+}
+
+/// What a command prints; an error with what it said where it fails.
+async fn output(what: &str, mut command: Command) -> Result<String> {
+    let run = tokio::task::spawn_blocking(move || command.output());
+    let out = tokio::time::timeout(PATIENCE, run).await.with_context(|| format!("{what} hangs"))???;
+    if !out.status.success() {
+        let said = [out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        bail!("{what}: {}", said.trim());
+    }
+    Ok(String::from_utf8(out.stdout)?)
 }
 
 /// One scrape of `/metrics`: series with their labels, and values.

@@ -3,6 +3,7 @@
 //! ```text
 //! main ── case ──┬── sender ──▶ ledger           what was sent, what was acknowledged
 //!                ├── plan ──▶ victim             who dies when, and how
+//!                ├── errands                     the lake's tools beside them, killed too
 //!                ├── site                        folder, configurations, ports
 //!                └── lake ──▶ compare            what a reader sees, against the ledger
 //!      ── results                                one line a case, appended; runs add up
@@ -18,6 +19,7 @@
 mod case;
 mod compare;
 mod dice;
+mod errands;
 mod lake;
 mod ledger;
 mod plan;
@@ -83,6 +85,9 @@ struct Arguments {
     /// What becomes of windows that late rows belong to
     #[arg(long, value_enum, default_value_t = Late::Counted)]
     late: Late,
+    /// A Python that has deltalake and pyarrow: it must see the same rows, in lakes on the disk
+    #[arg(long, value_name = "PATH")]
+    delta: Option<PathBuf>,
     /// Prints the totals of the results file and does nothing else
     #[arg(long)]
     totals: bool,
@@ -148,6 +153,7 @@ async fn run(arguments: &Arguments) -> Result<bool> {
         let case = Case {
             given: given.clone(),
             late: arguments.late,
+            python: arguments.delta.clone(),
             kills: arguments.kills,
             seed: arguments.seed,
             number,

@@ -114,6 +114,32 @@ impl Victim {
         Ok(())
     }
 
+    /// One run of a tool, which ends by itself and well, unless it is killed before.
+    ///
+    /// # Errors
+    /// If it ends with an error, or has not ended after `limit`.
+    pub async fn errand(&mut self, end: Option<&End>, limit: Duration, kills: &mut Kills) -> Result<()> {
+        let (crash_at, limit) = match end {
+            Some(End::Point { name, pass, .. }) => (Some((*name, *pass)), limit),
+            Some(End::Kill { after }) => (None, *after),
+            _ => (None, limit),
+        };
+        self.start(crash_at)?;
+        match (self.ended_within(limit).await?, crash_at) {
+            (Some(status), Some((name, _))) if status.signal() == Some(Signal::ABORT.as_raw()) => {
+                *kills.points.entry(name.to_owned()).or_default() += 1;
+            }
+            (Some(status), _) if status.success() => {}
+            (Some(status), _) => bail!("{} ended with {status}: see {}", self.name, self.log().display()),
+            (None, _) if matches!(end, Some(End::Kill { .. })) => {
+                self.kill()?;
+                kills.sigkill += 1;
+            }
+            (None, _) => bail!("{} has not ended after {limit:?}: see {}", self.name, self.log().display()),
+        }
+        Ok(())
+    }
+
     /// Lets it run for `span`.
     ///
     /// # Errors
