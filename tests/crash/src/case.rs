@@ -29,8 +29,8 @@ use crate::victim::{Victim, complaints};
 
 /// From the last start to being ready, claims and all. Promised are 30 s; the machine may be building beside us.
 const READY: Duration = Duration::from_secs(90);
-/// From the last row to everything being processed, late windows restated. Shorter than a node counts as live without a word (90 s), for then its last window closes too.
-const PROCESSED: Duration = Duration::from_secs(75);
+/// From the last row to everything being processed, late windows restated.
+const PROCESSED: Duration = Duration::from_secs(120);
 /// How often the lake is asked whether it has everything.
 const ASK: Duration = Duration::from_millis(300);
 /// Streams the agent sends.
