@@ -83,7 +83,7 @@ struct Arguments {
     #[arg(long, value_name = "URL")]
     s3: Option<String>,
     /// What becomes of windows that late rows belong to
-    #[arg(long, value_enum, default_value_t = Late::Counted)]
+    #[arg(long, value_enum, default_value_t = Late::Restated)]
     late: Late,
     /// A Python that has deltalake and pyarrow: it must see the same rows, in lakes on the disk
     #[arg(long, value_name = "PATH")]

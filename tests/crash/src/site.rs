@@ -187,8 +187,7 @@ fn address(case: u64) -> String {
 /// Beside the lake's path.
 const LAKE: &str = "";
 
-const PROCESSOR: &str =
-    "processor: {commit: {interval: 700ms, retry_min: 100ms, retry_max: 1s}, publish_every: 1s, retention_every: 3s, stop_within: 15s}\n";
+const PROCESSOR: &str = "processor: {commit: {interval: 700ms, retry_min: 100ms, retry_max: 1s}, publish_every: 1s, retention_every: 3s, stop_within: 15s}\n";
 
 const PIPELINE: &str = "\
 name: crash
