@@ -134,6 +134,14 @@ mod tests {
         assert!(ends.iter().any(|end| matches!(end, End::Freeze { .. })));
     }
 
+    /// Guarantees: whoever adds a point says what lies there and what recovery does.
+    #[test]
+    fn every_point_stands_in_the_protocol() {
+        let protocol = include_str!("../../../crates/airan-lake/PROTOCOL.md");
+        let missing: Vec<&&str> = POINTS.iter().filter(|name| !protocol.contains(&format!("| `{name}` |"))).collect();
+        assert!(missing.is_empty(), "not in crates/airan-lake/PROTOCOL.md: {missing:?}");
+    }
+
     /// Scenario: three processors and a gateway over Kafka.
     /// Guarantees: a lane each; a gateway is never sent to a point, for it passes none.
     #[test]

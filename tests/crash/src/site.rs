@@ -138,7 +138,7 @@ impl Site {
             }
             ("processor-1.yaml", victims)
         } else {
-            let bus = format!("bus: {{path: data/log, partitions: {PARTITIONS}, segment_bytes: 64KiB}}\n");
+            let bus = format!("bus: {{path: data/log, partitions: {PARTITIONS}, segment_bytes: 64KiB, max_age: 5s}}\n");
             let quiet = "agent: {host: {enabled: false}, links: {enabled: false}}\n";
             let text = format!("node: up-1\n{bus}{}{lake}{gateway}{PROCESSOR}{quiet}{shared}", admin(0));
             write("up.yaml", &text)?;
