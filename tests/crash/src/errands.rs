@@ -1,7 +1,6 @@
 //! Errands: the tools that work on the lake beside the processes that own it, as a person or a schedule runs them, killed too.
 //!
-//! One after the other for as long as the victims live: retention (which publishes first), compaction, a request to compute windows
-//! again. An errand may end well, be killed at a random moment, or die at a named point of what it does. What it leaves half done,
+//! One after the other for as long as the victims live: retention, which publishes first, and compaction. An errand may end well, be killed at a random moment, or die at a named point of what it does. What it leaves half done,
 //! the elected processor or the next errand finishes; the comparison at the end sees whether it did no harm.
 
 use std::path::Path;
@@ -19,7 +18,7 @@ use crate::victim::Victim;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The commands, without where the configuration is.
-const COMMANDS: &[&[&str]] = &[&["lake", "expire"], &["lake", "expire"]];
+const COMMANDS: &[&[&str]] = &[&["lake", "expire"], &["lake", "compact"]];
 
 /// Runs errands until `done`.
 ///
@@ -55,7 +54,8 @@ pub async fn run(
     Ok(())
 }
 
-/// Whether a tool can come to a point: it neither commits nor claims, and has no log.
+/// Whether these tools can come to a point: they neither commit nor claim, and have no log.
 fn is_of_a_tool(point: &str) -> bool {
-    point.starts_with("lake.") && !point.starts_with("lake.commit") && !point.starts_with("lake.claim")
+    let families = ["publish", "delta", "trim", "settle", "expire", "vacuum", "compact"];
+    point.strip_prefix("lake.").and_then(|rest| rest.split('.').next()).is_some_and(|family| families.contains(&family))
 }
