@@ -33,7 +33,16 @@ fn settings(variable: &str) -> Option<LakeSettings> {
     Some(LakeSettings { path, options, ..crate::testing::settings(std::path::Path::new("")) })
 }
 
-/// Scenario: two owners of a shard of a lake in a bucket; commits, a fenced one, SQL, retention, a reopened handle.
+/// The `id`s of table `t`, sorted.
+async fn by_sql(lake: &Lake) -> Vec<i64> {
+    let context = SessionContext::new();
+    lake.register(&context).await.unwrap();
+    let sql = "SELECT id FROM t WHERE site >= 's0' ORDER BY id";
+    let batches = context.sql(sql).await.unwrap().collect().await.unwrap();
+    batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect()
+}
+
+/// Scenario: two owners of a shard of a lake in a bucket; commits, a fenced one, SQL, compaction, erasure, retention, a reopened handle.
 /// Guarantees: K1, K2 and S1 hold where the bucket arbitrates; the fenced commit's files are gone.
 #[tokio::test]
 async fn s3_carries_a_lake() {
@@ -55,13 +64,7 @@ async fn s3_carries_a_lake() {
     let expected: Vec<i64> = (0..20).chain(86_400..86_410).collect();
     assert_eq!(ids(&reader, "t").await, expected);
     assert_eq!(ids_from(&reader, "t", 15 * SECOND).await, expected[15..]);
-    let context = SessionContext::new();
-    reader.register(&context).await.unwrap();
-    let sql = "SELECT id FROM t WHERE site >= 's0' ORDER BY id";
-    let batches = context.sql(sql).await.unwrap().collect().await.unwrap();
-    let found: Vec<i64> =
-        batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
-    assert_eq!(found, expected);
+    assert_eq!(by_sql(&reader).await, expected);
     let report = reader.check().await.unwrap();
     assert_eq!((report.files, report.rows, report.orphans, report.problems), (3, 30, 0, vec![]));
 
@@ -74,11 +77,19 @@ async fn s3_carries_a_lake() {
     assert_eq!(ids(&reader, "t").await, expected, "from the checkpoint");
     let report = reader.check().await.unwrap();
     assert_eq!((report.published, report.deltas, report.problems), (3, 1, vec![]));
+    let compacted = lake.compact(None, clock().now(), |_| {}).await.unwrap();
+    assert_eq!((compacted.files_in, compacted.rows_out, compacted.failures), (2, 20, vec![]));
+    assert_eq!(by_sql(&reader).await, expected);
+    let mut erasure = lake.begin_erasure("id = 3", &[], clock().now()).await.unwrap();
+    let erased = lake.erase(&mut erasure, clock().now(), |_| {}).await.unwrap();
+    assert_eq!(erased.tables[0].rows, 1);
+    lake.finish_erasure(&erasure).await.unwrap();
+    assert_eq!(by_sql(&reader).await, expected.iter().copied().filter(|id| *id != 3).collect::<Vec<_>>());
 
     settings.raw_retention = std::time::Duration::from_secs(3600).into();
     let lake = Lake::open(&settings, clock()).await.unwrap();
     let report = lake.expire(86_400 * SECOND, None as Option<Micros>).await.unwrap();
-    assert_eq!((report.files, report.rows), (2, 20));
+    assert_eq!((report.files, report.rows), (1, 19));
     assert_eq!(ids(&lake, "t").await, expected[20..]);
     assert_sound(&lake).await;
 }
