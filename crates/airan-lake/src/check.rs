@@ -3,7 +3,7 @@
 //! Reads every record, every Delta log and every live file whole, and nothing that this process remembers. Safe beside running
 //! writers, publishers and rewritings: what they add or take meanwhile is left out.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use object_store::path::Path;
 use parquet::file::reader::FileReader;
@@ -86,13 +86,23 @@ impl Lake {
         let placed = self.placed(&tables).await?;
         let mut unpublished = Vec::new();
         let mut newest = HashMap::new();
+        let mut written = BTreeSet::new();
         for shard in record::shards(self.store()).await? {
             report.shards += 1;
             let records = self.check_records(&shard, &mut report).await?;
             newest.insert(shard, records.last().map_or(0, |record| record.n));
+            written.extend(records.last().into_iter().flat_map(|record| record.newest_ts.keys().cloned()));
             unpublished.extend(records.iter().flat_map(named));
         }
         let deltas = self.check_deltas(&tables, &newest, &mut report).await?;
+        // A table that was written to has a record with its files, or those were published and the record trimmed.
+        let logs: Vec<_> = written.into_iter().filter(|table| !deltas.contains_key(table)).collect();
+        for table in logs.iter().filter(|table| !unpublished.iter().any(|live| live.file.table == **table)) {
+            let path = layout::delta_log(table);
+            if !report.problems.iter().any(|problem| problem.path == path.as_ref()) {
+                report.add("S1", path, "the table's records are trimmed, and it has no Delta log", LOG);
+            }
+        }
         unpublished.retain(|live| is_above(&deltas, live));
         let mut live: Vec<Live> = deltas.values().flat_map(DeltaTable::files).cloned().collect();
         report.published = live.len() as u64;

@@ -198,3 +198,36 @@ async fn a_file_left_in_staging_and_a_damaged_schema_are_found() {
     let (invariant, path, _) = problem(&lake).await;
     assert_eq!((invariant, path), ("S1", layout::schemas("t").to_string()));
 }
+
+/// Scenario: a published table's Delta log is deleted; or one commit of it; or it is ahead of its shard.
+/// Guarantees: S1 and K1; each is found and named, the first although no reader meets an error.
+#[tokio::test]
+async fn a_lost_or_wrong_delta_log_is_found() {
+    let (lake, store, _) = sound().await;
+    // The newest record, which is never trimmed, names no file of it.
+    claim(&lake).await;
+    lake.publish(0).await.unwrap();
+    assert_sound(&lake).await;
+    let log = layout::delta_log("t");
+    let first = layout::delta_commit("t", 0);
+    let bytes = lake.store().read(&first).await.unwrap().unwrap();
+    lake.store().remove(&first).await.unwrap();
+    let reader = crate::testing::over(&store);
+    assert!(reader.files("t").await.unwrap().is_empty(), "nobody can tell from the table alone");
+    let report = reader.check().await.unwrap();
+    let found = report.problems.iter().find(|problem| problem.path == log.as_ref()).expect("the lost log is found");
+    assert_eq!((found.invariant, found.repair), ("S1", LOG));
+
+    lake.store().create(&layout::delta_commit("t", 1), bytes.clone()).await.unwrap();
+    let (invariant, path, what) = problem(&reader).await;
+    assert_eq!((invariant, path), ("S1", log.to_string()));
+    assert!(what.contains("missing"), "{what}");
+
+    let ahead = String::from_utf8(bytes.to_vec()).unwrap().replace(r#","version":4,"#, r#","version":9,"#);
+    assert_ne!(ahead.as_bytes(), &bytes[..]);
+    lake.store().remove(&layout::delta_commit("t", 1)).await.unwrap();
+    lake.store().create(&first, ahead.into()).await.unwrap();
+    let (invariant, path, what) = problem(&reader).await;
+    assert_eq!((invariant, path), ("K1", log.to_string()));
+    assert!(what.contains("record 9"), "{what}");
+}
