@@ -2,13 +2,13 @@
 //!
 //! `object_store` 0.13 has no switch for fsync, so writing is ours: a temporary file in `_tmp/`, fsync, hard link (create)
 //! or rename (overwrite) to its name, fsync of the folder, and of every folder made on the way. Reading and listing are
-//! `LocalFileSystem`'s, the latter put in order. A name appears whole or not at all.
+//! `LocalFileSystem`'s, the latter put in order. A name appears whole or not at all. What is read stays: before anything in a
+//! folder is believed it is synced once, and again where a sync failed.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,36 +24,84 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
+use crate::disk::{Disk, is_not_ours};
+
 const STORE: &str = "durable local folder";
+/// Files removed at once.
+const REMOVALS_AT_ONCE: usize = 8;
 /// Temporary files older than this belong to a process that died.
 const DEAD_TEMPORARY: Duration = Duration::from_secs(24 * 3600);
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct DurableLocal {
-    reads: LocalFileSystem,
+    reads: Arc<LocalFileSystem>,
     folders: Arc<Folders>,
 }
 
 /// The root, and the folders whose own entries this process knows to be on disk.
 #[derive(Debug)]
 struct Folders {
+    disk: Disk,
     root: PathBuf,
     durable: Mutex<HashSet<PathBuf>>,
+    /// Folders that this process has synced and whose last sync did not fail: what is read in them stays.
+    settled: Mutex<HashSet<PathBuf>>,
 }
 
 impl DurableLocal {
     /// Opens `root`, making it when missing, and removes temporary files a dead process left more than a day ago.
     pub(crate) fn open(root: &FsPath) -> io::Result<DurableLocal> {
-        fs::create_dir_all(root.join("_tmp"))?;
+        DurableLocal::open_on(Disk::default(), root)
+    }
+
+    pub(crate) fn open_on(disk: Disk, root: &FsPath) -> io::Result<DurableLocal> {
+        disk.create_folders(root)?;
         let root = fs::canonicalize(root)?;
-        sync_folder(&root)?;
-        if let Some(parent) = root.parent() {
-            sync_folder(parent)?;
+        disk.create_folder(&root.join("_tmp"))?;
+        remove_dead_temporaries(&disk, &root.join("_tmp"));
+        let reads = Arc::new(LocalFileSystem::new_with_prefix(&root).map_err(io::Error::other)?);
+        Ok(DurableLocal {
+            reads,
+            folders: Arc::new(Folders { disk, root, durable: Mutex::default(), settled: Mutex::default() }),
+        })
+    }
+}
+
+impl DurableLocal {
+    /// Before anything of the folder of `location` is believed (see [`Folders::settle`]).
+    async fn settle(&self, location: &Path) -> Result<()> {
+        let path = self.reads.path_to_filesystem(location)?;
+        let folder = path.parent().unwrap_or(&self.folders.root).to_owned();
+        if self.folders.is_settled(&folder) {
+            return Ok(());
         }
-        remove_dead_temporaries(&root.join("_tmp"));
-        let reads = LocalFileSystem::new_with_prefix(&root).map_err(io::Error::other)?;
-        Ok(DurableLocal { reads, folders: Arc::new(Folders { root, durable: Mutex::default() }) })
+        let folders = Arc::clone(&self.folders);
+        let done = tokio::task::spawn_blocking(move || folders.settle(&folder)).await?;
+        done.map_err(|error| told(error, location))
+    }
+
+    /// A listing by name, as object stores list and as readers of a Delta log expect, of names that stay.
+    fn settled(&self, listed: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let store = DurableLocal { reads: Arc::clone(&self.reads), folders: Arc::clone(&self.folders) };
+        let sorted = async move {
+            let mut all: Vec<ObjectMeta> = listed.try_collect().await?;
+            all.sort_by(|a, b| a.location.cmp(&b.location));
+            let folder =
+                |meta: &ObjectMeta| meta.location.as_ref().rsplit_once('/').map_or(0, |(folder, _)| folder.len());
+            for (at, meta) in all.iter().enumerate() {
+                let of = folder(meta);
+                let before = at.checked_sub(1).map(|before| &all[before]);
+                let is_seen = before.is_some_and(|before| {
+                    folder(before) == of && before.location.as_ref()[..of] == meta.location.as_ref()[..of]
+                });
+                if !is_seen {
+                    store.settle(&meta.location).await?;
+                }
+            }
+            Ok::<_, Error>(futures::stream::iter(all.into_iter().map(Ok)))
+        };
+        futures::stream::once(sorted).try_flatten().boxed()
     }
 }
 
@@ -61,13 +109,43 @@ impl Folders {
     /// Writes `payload` under a temporary name and syncs it.
     fn write_temporary(&self, payload: &PutPayload) -> io::Result<PathBuf> {
         let path = self.root.join("_tmp").join(format!("{:032x}", rand::random::<u128>()));
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        let written = payload.iter().try_for_each(|part| file.write_all(part)).and_then(|()| file.sync_all());
-        if let Err(error) = written {
-            let _ = fs::remove_file(&path);
+        let file = self.disk.create(&path)?;
+        let mut position = 0;
+        let written = payload.iter().try_for_each(|part| {
+            self.disk.write(&file, part, position)?;
+            position += part.len() as u64;
+            Ok(())
+        });
+        if let Err(error) = written.and_then(|()| self.disk.sync_data(&file)) {
+            let _ = self.disk.remove(&path);
             return Err(error);
         }
         Ok(path)
+    }
+
+    /// Makes names in `folder` durable, and remembers whether they are.
+    #[cfg_attr(test, track_caller)]
+    fn sync(&self, folder: &FsPath) -> io::Result<()> {
+        let done = self.disk.sync_folder(folder);
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        match &done {
+            Ok(()) => settled.insert(folder.to_owned()),
+            Err(_) => settled.remove(folder),
+        };
+        done
+    }
+
+    fn is_settled(&self, folder: &FsPath) -> bool {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).contains(folder)
+    }
+
+    /// Makes names durable that another process may have left before it died, or a put of ours whose sync failed. Whoever finds
+    /// such a name takes it for true and acts on it: deletes the records that a Delta commit covers, counts a commit as done.
+    fn settle(&self, folder: &FsPath) -> io::Result<()> {
+        match self.sync(folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound || is_not_ours(&error) => Ok(()),
+            done => done,
+        }
     }
 
     /// Makes `folder` and its parents below the root, each one's entry synced once per process.
@@ -77,10 +155,8 @@ impl Folders {
         }
         if let Some(parent) = folder.parent() {
             self.make(parent)?;
-            match fs::create_dir(folder) {
-                Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-                _ => sync_folder(parent)?,
-            }
+            self.disk.create_folder(folder)?;
+            self.sync(parent)?;
         }
         self.durable.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
         Ok(())
@@ -95,14 +171,14 @@ impl Folders {
     fn link(&self, from: &FsPath, to: &FsPath) -> io::Result<()> {
         let folder = to.parent().unwrap_or(&self.root);
         self.make(folder)?;
-        let linked = fs::hard_link(from, to);
+        let linked = self.disk.link(from, to);
         if linked.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             // Somebody removed the folder since we made it: forget what we know, so that a retry makes it again.
             self.durable.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
         match linked {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-            linked => sync_folder(folder).and(linked),
+            linked => self.sync(folder).and(linked),
         }
     }
 
@@ -112,10 +188,11 @@ impl Folders {
             PutMode::Create => self.link(&temporary, to),
             _ => {
                 let folder = to.parent().unwrap_or(&self.root);
-                self.make(folder).and_then(|()| fs::rename(&temporary, to)).and_then(|()| sync_folder(folder))
+                let renamed = self.make(folder).and_then(|()| self.disk.rename(&temporary, to));
+                renamed.and_then(|()| self.sync(folder))
             }
         };
-        let _ = fs::remove_file(&temporary);
+        let _ = self.disk.remove(&temporary);
         done
     }
 }
@@ -135,25 +212,25 @@ struct Upload {
 impl Upload {
     fn begin(folders: Arc<Folders>, to: Path, target: PathBuf) -> io::Result<Upload> {
         let temporary = folders.root.join("_tmp").join(format!("{:032x}", rand::random::<u128>()));
-        let file = Arc::new(OpenOptions::new().write(true).create_new(true).open(&temporary)?);
+        let file = Arc::new(folders.disk.create(&temporary)?);
         Ok(Upload { folders, to, target, temporary, file, at: 0 })
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.temporary);
+        let _ = self.folders.disk.remove(&self.temporary);
     }
 }
 
 #[async_trait]
 impl MultipartUpload for Upload {
     fn put_part(&mut self, part: PutPayload) -> UploadPart {
-        let (file, mut at, to) = (Arc::clone(&self.file), self.at, self.to.clone());
+        let (folders, file, mut at, to) = (Arc::clone(&self.folders), Arc::clone(&self.file), self.at, self.to.clone());
         self.at += part.content_length() as u64;
         let write = move || {
             part.iter().try_for_each(|bytes| {
-                file.write_all_at(bytes, at)?;
+                folders.disk.write(&file, bytes, at)?;
                 at += bytes.len() as u64;
                 Ok(())
             })
@@ -164,7 +241,7 @@ impl MultipartUpload for Upload {
     async fn complete(&mut self) -> Result<PutResult> {
         let (folders, file) = (Arc::clone(&self.folders), Arc::clone(&self.file));
         let (temporary, target) = (self.temporary.clone(), self.target.clone());
-        let complete = move || file.sync_all().and_then(|()| folders.link(&temporary, &target));
+        let complete = move || folders.disk.sync_data(&file).and_then(|()| folders.link(&temporary, &target));
         tokio::task::spawn_blocking(complete).await?.map_err(|error| told(error, &self.to))?;
         Ok(PutResult { e_tag: None, version: None })
     }
@@ -174,29 +251,15 @@ impl MultipartUpload for Upload {
     }
 }
 
-fn sync_folder(folder: &FsPath) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
 /// Best effort: a file that cannot be looked at or removed stays.
-fn remove_dead_temporaries(folder: &FsPath) {
+fn remove_dead_temporaries(disk: &Disk, folder: &FsPath) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let age = entry.metadata().and_then(|data| data.modified()).ok().and_then(|at| at.elapsed().ok());
         if age.is_some_and(|age| age > DEAD_TEMPORARY) {
-            let _ = fs::remove_file(entry.path());
+            let _ = disk.remove(&entry.path());
         }
     }
-}
-
-/// By name, as object stores list and as readers of a Delta log expect.
-fn in_order(listed: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
-    let sorted = async move {
-        let mut all: Vec<ObjectMeta> = listed.try_collect().await?;
-        all.sort_by(|a, b| a.location.cmp(&b.location));
-        Ok::<_, Error>(futures::stream::iter(all.into_iter().map(Ok)))
-    };
-    futures::stream::once(sorted).try_flatten().boxed()
 }
 
 fn told(error: io::Error, path: &Path) -> Error {
@@ -235,27 +298,43 @@ impl ObjectStore for DurableLocal {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.settle(location).await?;
         self.reads.get_opts(location, options).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.settle(location).await?;
         self.reads.get_ranges(location, ranges).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.reads.delete_stream(locations)
+        let (reads, folders) = (Arc::clone(&self.reads), Arc::clone(&self.folders));
+        let remove = move |location: Result<Path>| {
+            let (reads, folders) = (Arc::clone(&reads), Arc::clone(&folders));
+            async move {
+                let location = location?;
+                let path = reads.path_to_filesystem(&location)?;
+                let done = tokio::task::spawn_blocking(move || folders.disk.remove(&path)).await?;
+                done.map(|()| location.clone()).map_err(|error| told(error, &location))
+            }
+        };
+        locations.map(remove).buffered(REMOVALS_AT_ONCE).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        in_order(self.reads.list(prefix))
+        self.settled(self.reads.list(prefix))
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        in_order(self.reads.list_with_offset(prefix, offset))
+        self.settled(self.reads.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.reads.list_with_delimiter(prefix).await
+        let listed = self.reads.list_with_delimiter(prefix).await?;
+        if let Some(meta) = listed.objects.first() {
+            self.settle(&meta.location).await?;
+        }
+        Ok(listed)
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {

@@ -29,6 +29,10 @@ mod claim;
 mod commit;
 mod compact;
 mod delta;
+#[cfg(test)]
+#[path = "../../../tests/dice.rs"]
+mod dice;
+mod disk;
 mod durable;
 mod encode;
 mod erase;
@@ -42,6 +46,11 @@ mod lake;
 mod layout;
 mod metrics;
 mod order;
+#[cfg(test)]
+#[path = "../../../tests/power.rs"]
+mod power;
+#[cfg(test)]
+mod power_tests;
 mod publish;
 mod record;
 mod requests;

@@ -22,6 +22,9 @@
 //! Calls block on the disk, so async callers give the log a thread. Payloads are opaque. No clock is read: a record's append time
 //! is an argument. One process at a time may hold a log open; the caller sees to that.
 
+#[cfg(test)]
+#[path = "../../../tests/dice.rs"]
+mod dice;
 mod disk;
 mod error;
 mod log;
@@ -35,6 +38,8 @@ mod power_tests;
 mod record;
 mod scan;
 mod segment;
+#[cfg(test)]
+mod upgrade_tests;
 
 pub use disk::create_folder;
 pub use error::{AppendError, OpenError, ReadError};

@@ -5,8 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::dice::Dice;
 use crate::disk::Disk;
-use crate::power::{self, Dice, Power};
+use crate::power::{self, Power};
 use crate::{AppendError, Log, NewRecord, Options, Retention};
 
 /// A place that asks for a sync.
