@@ -32,6 +32,8 @@ pub(crate) struct Crew {
     // Shards that have stopped and are still assigned.
     stopped: BTreeMap<i32, Stopped>,
     epochs: u64,
+    // The process stops: no shard begins any more.
+    is_stopping: bool,
 }
 
 /// A shard that has stopped, and the look-out for somebody's having helped it.
@@ -71,7 +73,15 @@ struct Release {
 
 impl Crew {
     pub fn new(shared: Shared, threads: Threads) -> Crew {
-        Crew { shared, threads, slots: BTreeMap::new(), releasing: Vec::new(), stopped: BTreeMap::new(), epochs: 0 }
+        Crew {
+            shared,
+            threads,
+            slots: BTreeMap::new(),
+            releasing: Vec::new(),
+            stopped: BTreeMap::new(),
+            epochs: 0,
+            is_stopping: false,
+        }
     }
 
     /// Starts workers for newly assigned partitions.
@@ -212,6 +222,9 @@ impl Crew {
         match what {
             What::Seek(offset) => match consumer.seek(partition, offset) {
                 Ok(()) => slot.is_sought = !slot.stop.is_cancelled(),
+                // Revoked while the worker was getting ready: it is on its way out, and must not come back, or it would fence the
+                // new owner again and again.
+                Err(_) if slot.stop.is_cancelled() => {}
                 Err(error) => {
                     tracing::warn!(partition, offset, error = %causes(&error), "cannot go to the offset: starting over");
                     slot.then = Then::Again;
@@ -235,6 +248,8 @@ impl Crew {
             release.waiting.remove(&partition);
         });
         match (end, then) {
+            // Claimed once more, a shard would only be taken from its new owner.
+            (End::Released | End::Fenced, _) if self.is_stopping => self.shared.board.remove(partition),
             (End::Released | End::Fenced, Then::Again) => self.start(partition, AFTER_FENCE),
             (End::Fenced, Then::Nothing) if !is_revoked => self.start(partition, AFTER_FENCE),
             (_, Then::Stay(reason)) => self.stay(partition, reason),
@@ -258,6 +273,7 @@ impl Crew {
 
     /// Tells all workers to stop.
     pub fn stop(&mut self) {
+        self.is_stopping = true;
         self.stopped.clear();
         for slot in self.slots.values_mut() {
             if slot.then == Then::Again {

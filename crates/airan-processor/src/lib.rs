@@ -43,9 +43,13 @@ mod threads;
 mod worker;
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod testing_bus;
+#[cfg(test)]
+mod upgrade_tests;
 
 pub use backfill::{OfflineError, OfflineReport, ProgressError, RequestProgress, request_progress, restate_offline};
 pub use board::Readiness;

@@ -60,6 +60,23 @@ pub(crate) fn settings() -> Settings {
     }
 }
 
+/// A lake that keeps everything for years.
+pub(crate) fn lake_settings() -> airan_lake::LakeSettings {
+    airan_lake::LakeSettings {
+        path: "lake".to_owned(),
+        options: Default::default(),
+        raw_retention: "3650d".parse().unwrap(),
+        window_retention: "3650d".parse().unwrap(),
+        max_bytes: None,
+        compaction: airan_lake::CompactionSettings {
+            on: true,
+            every: "10m".parse().unwrap(),
+            target_bytes: "256MiB".parse().unwrap(),
+            min_files: 8,
+        },
+    }
+}
+
 /// Sums and readings of `meter` by site and part in 10 s; two metrics.
 pub(crate) async fn meters(catalog: &Catalog) -> Pipeline {
     let sql = "SELECT tumble(ts, INTERVAL '10 seconds') AS window_start, site, node, part, count(level) AS readings,
