@@ -1,5 +1,8 @@
 //! A bus in memory: messages that are there from the start for a processor, acknowledgement at once for a gateway.
+//!
+//! With several partitions each of them holds the same messages: shards share nothing, so none notices.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,23 +15,30 @@ use async_trait::async_trait;
 
 use crate::fleet::START;
 
-/// One partition of messages, the n-th appended at second n.
+/// Messages, the n-th appended at second n.
 #[derive(Clone, Default)]
 pub struct BenchBus {
     messages: Arc<Vec<Rows>>,
-    committed: Arc<AtomicI64>,
+    // By partition.
+    committed: Arc<Vec<AtomicI64>>,
     acknowledged: Arc<AtomicU64>,
 }
 
 impl BenchBus {
-    /// Messages to be consumed.
+    /// Messages to be consumed from one partition.
     pub fn of(messages: Vec<Rows>) -> BenchBus {
-        BenchBus { messages: Arc::new(messages), ..BenchBus::default() }
+        BenchBus::of_partitions(messages, 1)
     }
 
-    /// Everything before it is committed.
+    /// The same messages from each of several partitions.
+    pub fn of_partitions(messages: Vec<Rows>, partitions: usize) -> BenchBus {
+        let committed = (0..partitions).map(|_| AtomicI64::new(0)).collect();
+        BenchBus { messages: Arc::new(messages), committed: Arc::new(committed), ..BenchBus::default() }
+    }
+
+    /// Everything before it is committed, in every partition.
     pub fn committed(&self) -> i64 {
-        self.committed.load(Ordering::Acquire)
+        self.committed.iter().map(|offset| offset.load(Ordering::Acquire)).min().unwrap_or(0)
     }
 
     /// Rows acknowledged to senders.
@@ -44,7 +54,7 @@ impl Bus for BenchBus {
     }
 
     fn partitions(&self) -> i32 {
-        1
+        self.committed.len().max(1) as i32
     }
 
     async fn send(&self, _: i32, message: Message) -> Result<i64, SendError> {
@@ -59,7 +69,7 @@ impl Bus for BenchBus {
     }
 
     async fn consumer(&self) -> Result<Box<dyn Consumer>, ConsumeError> {
-        Ok(Box::new(BenchConsumer { bus: self.clone(), position: None, is_assigned: false, is_paused: false }))
+        Ok(Box::new(BenchConsumer { bus: self.clone(), spots: BTreeMap::new(), last: -1, is_assigned: false }))
     }
 
     async fn offsets(&self, _: i32) -> Result<(i64, i64), ConsumeError> {
@@ -73,8 +83,14 @@ impl Bus for BenchBus {
 
 struct BenchConsumer {
     bus: BenchBus,
-    position: Option<usize>,
+    spots: BTreeMap<i32, Spot>,
+    // The partition of the message before: the next one is another's, if there is one.
+    last: i32,
     is_assigned: bool,
+}
+
+struct Spot {
+    next: usize,
     is_paused: bool,
 }
 
@@ -83,36 +99,46 @@ impl Consumer for BenchConsumer {
     async fn next(&mut self, wait: Duration) -> Result<Event, ConsumeError> {
         if !self.is_assigned {
             self.is_assigned = true;
-            return Ok(Event::Assigned(vec![0]));
+            return Ok(Event::Assigned((0..self.bus.partitions()).collect()));
         }
-        let next = self.position.filter(|_| !self.is_paused);
-        if let Some((at, rows)) = next.and_then(|at| Some((at, self.bus.messages.get(at)?))) {
-            self.position = Some(at + 1);
+        let messages = Arc::clone(&self.bus.messages);
+        let has_next = |spot: &Spot| !spot.is_paused && spot.next < messages.len();
+        let after = self.spots.range(self.last + 1..).chain(self.spots.range(..=self.last));
+        let turn = after.filter(|(_, spot)| has_next(spot)).map(|(partition, _)| *partition).next();
+        if let Some((partition, spot)) = turn.and_then(|of| Some((of, self.spots.get_mut(&of)?))) {
+            let at = spot.next;
+            (spot.next, self.last) = (at + 1, partition);
             let append_time = START + at as Micros * SECOND + SECOND / 20;
-            let message = Message::Rows(rows.clone());
-            return Ok(Event::Message(Received { partition: 0, offset: at as i64, append_time, message }));
+            let message = Message::Rows(messages[at].clone());
+            return Ok(Event::Message(Received { partition, offset: at as i64, append_time, message }));
         }
         tokio::time::sleep(wait.min(Duration::from_millis(5))).await;
         Ok(Event::Idle)
     }
 
-    fn seek(&mut self, _: i32, offset: i64) -> Result<(), ConsumeError> {
-        self.position = usize::try_from(offset).ok();
+    fn seek(&mut self, partition: i32, offset: i64) -> Result<(), ConsumeError> {
+        self.spots.insert(partition, Spot { next: offset as usize, is_paused: false });
         Ok(())
     }
 
-    fn pause(&mut self, _: i32) {
-        self.is_paused = true;
+    fn pause(&mut self, partition: i32) {
+        if let Some(spot) = self.spots.get_mut(&partition) {
+            spot.is_paused = true;
+        }
     }
 
-    fn resume(&mut self, _: i32) {
-        self.is_paused = false;
+    fn resume(&mut self, partition: i32) {
+        if let Some(spot) = self.spots.get_mut(&partition) {
+            spot.is_paused = false;
+        }
     }
 
     fn released(&mut self, _: &[i32]) {}
 
-    fn report(&mut self, _: i32, next_offset: i64) {
-        self.bus.committed.store(next_offset, Ordering::Release);
+    fn report(&mut self, partition: i32, next_offset: i64) {
+        if let Some(committed) = self.bus.committed.get(partition as usize) {
+            committed.store(next_offset, Ordering::Release);
+        }
     }
 
     async fn close(self: Box<Self>) {}

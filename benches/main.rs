@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release -p airan-bench              everything
 //! cargo run --release -p airan-bench -- --rows 400000
+//! cargo run --release -p airan-bench -- --only commits,recovery,scaling
 //! ```
 //!
 //! Each part runs in a process of its own, so that its CPU time (user and system, as the kernel counts it) and its peak memory are
@@ -17,6 +18,7 @@ mod otlp;
 mod report;
 mod restate;
 mod settings;
+mod shards;
 mod stage;
 mod usage;
 
@@ -38,6 +40,9 @@ struct Arguments {
     /// Accelerator rows of the stage's benchmarks
     #[arg(long, default_value_t = ROWS)]
     rows: usize,
+    /// Only these groups: stage, door, memory, restate, compact, commits, recovery, scaling
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     #[command(subcommand)]
     child: Option<Child>,
 }
@@ -60,33 +65,61 @@ fn main() -> Result<()> {
         .init();
     let arguments = Arguments::parse();
     match arguments.child {
-        None => all(arguments.rows),
+        None => all(arguments.rows, &arguments.only),
         Some(Child::Part { name, size }) => part(&name, size),
         Some(Child::Send { address, requests }) => door::send(&address, requests),
     }
 }
 
-/// Every part, one after the other, then the comparison.
-fn all(rows: usize) -> Result<()> {
+/// Seconds between commits that are compared; the longest is the baseline.
+const INTERVALS: [u64; 3] = [1, 10, 60];
+
+/// Every group of parts that is wanted, one after the other, each with its comparison.
+fn all(rows: usize, only: &[String]) -> Result<()> {
     let seconds = (rows / fleet::FLEET).max(30);
+    let is_wanted = |group: &str| only.is_empty() || only.iter().any(|wanted| wanted == group);
     println!("{} accelerator rows, {} devices, windows of 10 s; one shard\n", seconds * fleet::FLEET, fleet::FLEET);
-    let decode = run("decode", seconds)?;
-    let group = run("group_by", seconds)?;
-    let encode = run("parquet", seconds)?;
-    let stage = run("stage", seconds)?;
-    report::stage(&decode, &group, &encode, &stage);
-    println!("\nevery window computed again from raw rows, and committed\n");
-    report::extra(&run("restate", seconds)?);
-    println!("\n{REQUESTS} OTLP/HTTP requests of {} points\n", otlp::POINTS);
-    let prost = run("prost", REQUESTS)?;
-    let door = run("door", REQUESTS)?;
-    report::door(&prost, &door);
-    println!("\nstate of one open window\n");
-    report::memory(&run("memory", seconds)?);
-    println!("\ncompaction of {seconds} s of rows in files of a minute\n");
-    let copy = run("copy", seconds)?;
-    let compact = run("compact", seconds)?;
-    report::compact(&copy, &compact);
+    if is_wanted("stage") {
+        let decode = run("decode", seconds)?;
+        let group = run("group_by", seconds)?;
+        let encode = run("parquet", seconds)?;
+        let stage = run("stage", seconds)?;
+        report::stage(&decode, &group, &encode, &stage);
+    }
+    if is_wanted("door") {
+        println!("\n{REQUESTS} OTLP/HTTP requests of {} points\n", otlp::POINTS);
+        let prost = run("prost", REQUESTS)?;
+        let door = run("door", REQUESTS)?;
+        report::door(&prost, &door);
+    }
+    if is_wanted("memory") {
+        println!("\nstate of one open window\n");
+        report::memory(&run("memory", seconds)?);
+    }
+    if is_wanted("restate") {
+        println!("\nevery window computed again from raw rows, and committed\n");
+        report::extra(&run("restate", seconds)?);
+    }
+    if is_wanted("compact") {
+        println!("\ncompaction of {seconds} s of rows in files of a minute\n");
+        let copy = run("copy", seconds)?;
+        let compact = run("compact", seconds)?;
+        report::compact(&copy, &compact);
+    }
+    if is_wanted("commits") {
+        println!("\ncommits by time alone\n");
+        let parts = INTERVALS.map(|interval| Ok((interval, run(&format!("commits_{interval}"), seconds)?)));
+        report::commits(&parts.into_iter().collect::<Result<Vec<_>>>()?);
+    }
+    if is_wanted("recovery") {
+        println!("\na restart that rebuilds an open window\n");
+        let parts = [16, 4, 1].map(|share| run("recovery", (seconds / share).max(30)));
+        report::recovery(&parts.into_iter().collect::<Result<Vec<_>>>()?);
+    }
+    if is_wanted("scaling") {
+        println!("\nshards, each with a thread and all the rows\n");
+        report::scaling(&run("shards_1", seconds)?, &run("shards_2", seconds)?);
+    }
     Ok(())
 }
 
@@ -119,6 +152,12 @@ fn part(name: &str, size: usize) -> Result<()> {
             "memory" => memory::open_window(size).await,
             "compact" => compact::compact(size).await,
             "copy" => compact::copy(size).await,
+            "commits_1" => shards::commits(size, 1).await,
+            "commits_10" => shards::commits(size, 10).await,
+            "commits_60" => shards::commits(size, 60).await,
+            "recovery" => shards::recovery(size).await,
+            "shards_1" => shards::shards(size, 1).await,
+            "shards_2" => shards::shards(size, 2).await,
             _ => bail!("no part `{name}`"),
         }
     })?;

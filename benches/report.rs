@@ -122,3 +122,42 @@ pub fn extra(part: &Part) {
         println!("  {what:<40} {value:>10.0}");
     }
 }
+
+/// Commits of each interval beside the longest.
+pub fn commits(parts: &[(u64, Part)]) {
+    let Some((longest, baseline)) = parts.last() else { return };
+    for (interval, part) in parts {
+        println!(
+            "  a commit each {interval:>2} s: {:>5.2} M rows/CPU-s, {:>3.0} % of that at {longest} s; {:.2} M rows/s elapsed; {:.0} raw files, {:.0} MiB",
+            part.rate(),
+            100.0 * part.rate() / baseline.rate(),
+            part.count as f64 / part.wall / 1e6,
+            part.extra.get("raw files").unwrap_or(&0.0),
+            part.extra.get("MiB").unwrap_or(&0.0),
+        );
+    }
+}
+
+/// Restarts beside a plain read of the same files.
+pub fn recovery(parts: &[Part]) {
+    for part in parts {
+        let plain = part.extra.get("plain read, s").copied().unwrap_or(0.0);
+        println!(
+            "  {:>9} rows of open windows: {:>6.2} s to the first message, {:.2} M rows/s; the files alone read in {plain:.2} s",
+            part.count,
+            part.wall,
+            part.count as f64 / part.wall / 1e6,
+        );
+    }
+}
+
+/// Two shards on two cores beside one on one.
+pub fn scaling(one: &Part, two: &Part) {
+    let rate = |part: &Part| part.count as f64 / part.wall / 1e6;
+    println!(
+        "  1 shard {:.2} M rows/s, 2 shards {:.2} M rows/s elapsed: {:.2} times as much",
+        rate(one),
+        rate(two),
+        rate(two) / rate(one)
+    );
+}

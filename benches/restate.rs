@@ -25,7 +25,7 @@ pub async fn all_windows(seconds: usize) -> Result<Part> {
         ..settings::defaults()?.lake
     };
     let lake = Lake::open(&settings, Clock::system()).await?;
-    let pipelines = vec![pipeline(&catalog).await?];
+    let pipelines = vec![pipeline(&catalog, "10 seconds").await?];
     let processor = settings::defaults()?.processor;
     store(&lake, &catalog, &fleet, &pipelines, seconds).await?;
 

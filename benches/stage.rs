@@ -101,21 +101,8 @@ pub async fn whole(seconds: usize) -> Result<Part> {
     let last = messages.len() as i64;
     let bus = BenchBus::of(messages);
     let folder = tempfile::tempdir()?;
-    let settings = LakeSettings {
-        path: folder.path().display().to_string(),
-        options: Default::default(),
-        raw_retention: "3650d".parse()?,
-        window_retention: "3650d".parse()?,
-        max_bytes: None,
-        compaction: airan_lake::CompactionSettings {
-            on: true,
-            every: "10m".parse()?,
-            target_bytes: "256MiB".parse()?,
-            min_files: 8,
-        },
-    };
-    let lake = Lake::open(&settings, Clock::system()).await?;
-    let pipeline = pipeline(&catalog).await?;
+    let lake = Lake::open(&lake_settings(folder.path())?, Clock::system()).await?;
+    let pipeline = pipeline(&catalog, "10 seconds").await?;
     let defaults = settings::defaults()?;
     let (shared, stop) = (Arc::new(bus.clone()), CancellationToken::new());
     let processor = Processor::new(defaults.processor, shared, lake.clone(), catalog, vec![pipeline], Clock::system())?;
@@ -153,9 +140,26 @@ pub fn values(registry: &Registry, name: &str) -> BTreeMap<String, f64> {
         .collect()
 }
 
-/// The benchmark's pipeline, planned.
-pub async fn pipeline(catalog: &Catalog) -> Result<Pipeline> {
-    let sql = query("tumble(ts, INTERVAL '10 seconds')", "energy_joules_increase");
+/// A lake that keeps everything for ten years.
+pub fn lake_settings(folder: &std::path::Path) -> Result<LakeSettings> {
+    Ok(LakeSettings {
+        path: folder.display().to_string(),
+        options: Default::default(),
+        raw_retention: "3650d".parse()?,
+        window_retention: "3650d".parse()?,
+        max_bytes: None,
+        compaction: airan_lake::CompactionSettings {
+            on: true,
+            every: "10m".parse()?,
+            target_bytes: "256MiB".parse()?,
+            min_files: 8,
+        },
+    })
+}
+
+/// The benchmark's pipeline, with windows of that width.
+pub async fn pipeline(catalog: &Catalog, window: &str) -> Result<Pipeline> {
+    let sql = query(&format!("tumble(ts, INTERVAL '{window}')"), "energy_joules_increase");
     let schema_of = |stream: &str| catalog.stream(stream).map(|stream| Arc::clone(stream.schema()));
     let plan = PipelinePlan::new("bench", &sql, &schema_of).await?;
     let text = "name: bench\ndescription: a benchmark\nlateness: 10s\ntable: bench\nstaleness_windows: 3\n\
