@@ -24,7 +24,7 @@ wire=${AIRAN_KAFKA_WIRE:-}
 libs=$cache/libs-$kafka_version
 pid_file=$dir/kafka.pid
 log_file=$dir/kafka.log
-start_seconds=60
+start_seconds=180
 stop_seconds=40
 
 say() { printf 'kafka.sh: %s\n' "$*"; }

@@ -80,7 +80,7 @@ impl Edge {
         let mut ports = self.members.lock().expect("members");
         let admin = *ports.entry(name.to_owned()).or_insert_with(free_port);
         let text = format!(
-            "{}admin: {{listen: \"127.0.0.1:{admin}\"}}\nprocessor: {{instance: {name}, commit: {{interval: 1s, retry_max: 2s}}}}\n{more}",
+            "{}admin: {{listen: \"127.0.0.1:{admin}\"}}\nprocessor: {{instance: {name}, publish_every: 2s, commit: {{interval: 1s, retry_max: 2s}}}}\n{more}",
             bus(broker, &self.topic, self.partitions)
         );
         self.write(&file, &text);
