@@ -64,7 +64,7 @@ impl DeltaTable {
         let number = |meta: &ObjectMeta, suffix: &str| layout::number(&meta.location, suffix);
         let mut checkpoints: Vec<u64> = listed.iter().filter_map(|meta| number(meta, ".checkpoint.parquet")).collect();
         checkpoints.sort_unstable_by(|a, b| b.cmp(a));
-        let Some(oldest) = checkpoints.iter().take(CHECKPOINTS_KEPT).last().copied() else { return Ok(0) };
+        let Some(oldest) = checkpoints.iter().take(CHECKPOINTS_KEPT).next_back().copied() else { return Ok(0) };
         let mut cleared = 0;
         for meta in &listed {
             let is_old = now.saturating_sub(meta.last_modified.timestamp_micros()) >= LOG_KEPT;

@@ -121,7 +121,7 @@ async fn read_listed(store: &Store, table: &str, listing: &Listing) -> Result<Op
 
 /// Applies `commits`, which follow `state`; `false` where one is gone.
 async fn read_commits(store: &Store, table: &str, commits: &[u64], state: &mut State) -> Result<bool, ReadError> {
-    let reads = commits.to_vec().into_iter().map(|version| {
+    let reads = commits.iter().copied().map(|version| {
         let path = layout::delta_commit(table, version);
         async move { Ok::<_, ReadError>((version, store.read(&path).await?, path)) }.boxed()
     });

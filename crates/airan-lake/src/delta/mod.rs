@@ -157,6 +157,7 @@ impl DeltaTable {
     }
 
     /// Files that were taken out, newest state of knowledge: a checkpoint forgets those older than a day.
+    #[cfg(test)]
     pub(crate) fn tombstones(&self) -> impl Iterator<Item = &Tombstone> {
         self.state.removed.values()
     }

@@ -181,7 +181,7 @@ async fn an_erasure_that_was_cut_off_anywhere_is_finished_by_the_next() {
                     Affected::from([("s1".to_owned(), vec![(SECOND, 49 * SECOND + 1)])]),
                     "{case}"
                 );
-                assert_eq!(other.erasures().await.unwrap(), [erasure.clone()], "{case}");
+                assert_eq!(other.erasures().await.unwrap(), std::slice::from_ref(&erasure), "{case}");
                 other.finish_erasure(&erasure).await.unwrap();
                 if is_local {
                     assert_sound(&other).await;
