@@ -92,7 +92,7 @@ impl Received {
         }
         let (mut source, mut is_numbered) = ("", false);
         let mut run: Option<(Micros, &str, u64)> = None;
-        for row in 0..rows.num_rows() {
+        for (row, ts) in ts.iter().enumerate() {
             if taken.is_some_and(|taken| !taken.value(row)) || sources.is_null(row) {
                 continue;
             }
@@ -103,7 +103,7 @@ impl Received {
             if !is_numbered || seq.is_null(row) || batches.is_null(row) {
                 continue;
             }
-            let (start, site) = (start_of(ts[row]), sites.value(row));
+            let (start, site) = (start_of(*ts), sites.value(row));
             match &mut run {
                 Some((of, same, rows)) if *of == start && *same == site => *rows += 1,
                 _ => {

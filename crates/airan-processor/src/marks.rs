@@ -285,6 +285,7 @@ impl Marks {
     }
 
     /// Whether there is anything to be restated.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.by.is_empty()
     }

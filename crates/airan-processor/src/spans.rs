@@ -89,6 +89,7 @@ impl Spans {
     }
 
     /// Whether `at` is in it.
+    #[cfg(test)]
     pub fn contains(&self, at: Micros) -> bool {
         let next = self.spans.partition_point(|span| span.1 <= at);
         self.spans.get(next).is_some_and(|span| span.0 <= at)

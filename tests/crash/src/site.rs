@@ -51,10 +51,10 @@ impl Mode {
         // Files get their place by a second name on local disks only; there is a log only without Kafka. What is of a command
         // that asks for it is no process's here.
         let of_a_disk = ["lake.commit.place", "lake.publish.held", "lake.settle.taken"];
-        !(self.has_bucket() && of_a_disk.contains(&point))
-            && !(self.has_kafka() && point.starts_with("log."))
-            && !point.starts_with("lake.erase")
-            && !point.starts_with("processor.backfill")
+        let is_away = self.has_bucket() && of_a_disk.contains(&point)
+            || self.has_kafka() && point.starts_with("log.")
+            || point.starts_with("lake.erase");
+        !is_away && !point.starts_with("processor.backfill")
     }
 
     /// Its name on the command line.

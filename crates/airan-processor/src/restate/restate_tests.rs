@@ -271,9 +271,10 @@ async fn a_node_that_was_away_for_days_ends_with_the_windows_of_one_that_never_w
     let (catalog, all) = all_shipped().await;
     for number in 0..3 {
         let differences = shipped_differences(&catalog, &all, &cuts, |sent| {
-            let nodes: BTreeSet<String> = sent.iter().map(|sent| sent.row["node"].to_string()).collect();
+            let nodes: BTreeSet<String> =
+                sent.iter().map(|sent| sent.row["node"].as_str().unwrap().to_owned()).collect();
             let Some(node) = nodes.into_iter().nth(number) else { return };
-            let of: Vec<usize> = (0..sent.len()).filter(|row| sent[*row].row["node"].to_string() == node).collect();
+            let of: Vec<usize> = (0..sent.len()).filter(|row| sent[*row].row["node"] == node).collect();
             let (from, live) = (of.len() / 4, of.len() - of.len() / 4);
             of[from..live].iter().for_each(|row| sent[*row].delay = 2 * DAY);
         })
