@@ -133,7 +133,7 @@ impl Running {
 
     async fn stop(self) {
         self.shutdown.cancel();
-        tokio::time::timeout(Duration::from_secs(20), self.done).await.expect("stops in time").unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(60), self.done).await.expect("stops in time").unwrap().unwrap();
     }
 
     /// As a kill: nothing is finished.
@@ -144,13 +144,13 @@ impl Running {
 }
 
 async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..2_000 {
+    for _ in 0..6_000 {
         if is_so() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("{what} did not come about within 20 s");
+    panic!("{what} did not come about within 60 s");
 }
 
 /// `level` of every raw row of a partition, sorted.
@@ -484,7 +484,7 @@ async fn an_expelled_processor_ends_with_the_reason() {
     until("the first rows are stored", || running.rows("stored") == 5).await;
     site.bus.append(0, site.rows(5..8));
     site.bus.lock().fatal = Some("another process has joined under its name".to_owned());
-    let ended = tokio::time::timeout(Duration::from_secs(20), running.done).await.expect("it ends").unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(60), running.done).await.expect("it ends").unwrap();
     let reason = causes(&ended.unwrap_err());
     assert!(reason.contains("another process has joined"), "{reason}");
     site.bus.lock().fatal = None;
