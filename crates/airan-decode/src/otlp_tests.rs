@@ -238,7 +238,7 @@ fn exponential(scale: i32, positive: (i32, &[u64]), zero: u64, count: u64) -> Ex
 }
 
 /// Scenario: exponential histograms: of scale 0, of a known metric in deltas, without any value, and some that contradict themselves.
-/// Guarantees: bounds are the powers of the base, empty buckets are not written, the contradictions are refused one by one.
+/// Guarantees: cumulative ones are rows of `sample`, also of a known metric; bounds are the powers of the base, empty buckets are not written, the contradictions are refused one by one.
 #[test]
 fn exponential_histograms_have_the_bounds_of_their_scale() {
     let of = |name: &str, aggregation_temporality, data_points| {
@@ -251,6 +251,7 @@ fn exponential_histograms_have_the_bounds_of_their_scale() {
         vec![
             of("a", CUMULATIVE, vec![exponential(0, (-1, &[2, 0, 3]), 1, 6), empty]),
             of("vllm:time_to_first_token_seconds", DELTA, vec![exponential(1, (0, &[4]), 0, 4)]),
+            of("vllm:time_per_output_token_seconds", CUMULATIVE, vec![exponential(1, (0, &[4]), 0, 4)]),
             of(
                 "b",
                 CUMULATIVE,
@@ -264,7 +265,10 @@ fn exponential_histograms_have_the_bounds_of_their_scale() {
             ),
         ],
     ));
-    let whole = row(&decoded, "sample");
+    let kept = rows(&decoded, "sample");
+    let names: Vec<&serde_json::Value> = kept.iter().map(|row| &row["name"]).collect();
+    assert_eq!(names, ["a", "vllm:time_per_output_token_seconds"], "cumulative ones fill no column");
+    let whole = &kept[0];
     let bounds = json!({"bounds": [0.0, 0.5, 1.0, 2.0, 4.0], "counts": [1, 0, 2, 0, 3, 0], "sum": 7.5, "count": 6});
     assert_eq!(whole["histogram"], bounds);
     let rise = &row(&decoded, "inference")["time_to_first_token_seconds_increase"];

@@ -225,7 +225,11 @@ fn native() -> sent::Histogram {
 }
 
 fn native_series(histogram: sent::Histogram) -> sent::TimeSeries {
-    let labels = labels(&[("__name__", "rpc_seconds"), ("instance", "n:1")]);
+    native_of("rpc_seconds", histogram)
+}
+
+fn native_of(name: &str, histogram: sent::Histogram) -> sent::TimeSeries {
+    let labels = labels(&[("__name__", name), ("instance", "n:1"), ("model_name", "m")]);
     sent::TimeSeries { labels, histograms: vec![histogram], ..Default::default() }
 }
 
@@ -265,6 +269,11 @@ fn native_histograms_of_other_kinds() {
     let decoded = read(vec![native_series(custom.clone())]);
     let histogram = &rows(&decoded, "sample")[0]["histogram"];
     assert_eq!((&histogram["bounds"], &histogram["counts"]), (&json!([0.5, 2.0]), &json!([0, 3, 4])));
+
+    // Of a metric with a column, the one whose bounds stay fills it; the other is a row of `sample`.
+    let known = "vllm:time_to_first_token_seconds";
+    let decoded = read(vec![native_of(known, custom.clone()), native_of(known, native())]);
+    assert_eq!((rows(&decoded, "inference").len(), rows(&decoded, "sample").len()), (1, 1));
 
     let stale = sent::Histogram { sum: f64::from_bits(STALE), ..Default::default() };
     let decoded = read(vec![native_series(stale)]);

@@ -11,7 +11,7 @@
 //! | monotonic sum, delta | the counter's `_increase` and `_increase_seconds` |
 //! | sum that is not monotonic, delta | `sample`: it is a change, and no column holds changes of gauges |
 //! | histogram | histogram column, or its `_increase` |
-//! | exponential histogram | the same, with the bounds of its scale |
+//! | exponential histogram | of deltas the same, with the bounds of its scale; cumulative: `sample` |
 //! | summary | `name{quantile="…"}`, `name_sum`, `name_count`, each a sample |
 
 mod json;

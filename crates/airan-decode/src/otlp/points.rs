@@ -1,6 +1,7 @@
 //! Points with more than a number: exponential histograms and summaries, from either encoding.
 //!
-//! An exponential histogram keeps its scale in its bounds: see [`exponential`](crate::exponential). A summary becomes the lines
+//! An exponential histogram keeps its scale in its bounds: see [`exponential`](crate::exponential). One of deltas lands where any
+//! histogram does; a cumulative one is a row of `sample`, because its bounds change as it fills. A summary becomes the lines
 //! that Prometheus text has for it: `name{quantile="…"}`, `name_sum` and `name_count`, each a sample; its count and sum are
 //! cumulative (`metrics.proto`, `SummaryDataPoint`).
 
@@ -88,7 +89,11 @@ impl<'b> Sink<'_, 'b> {
             Err(what) => self.refuse(Reason::Malformed, what),
             Ok(histogram) => {
                 let point = point(&self.labels, &self.shared, self.node, self.is_delta, times);
-                self.rows.histogram(&point, &histogram, 1);
+                if self.is_delta {
+                    self.rows.histogram(&point, &histogram, 1);
+                } else {
+                    self.rows.growing_histogram(&point, &histogram);
+                }
             }
         }
     }

@@ -207,6 +207,14 @@ impl<'a> Rows<'a> {
         self.metric.plan = Some(plan);
     }
 
+    /// Takes a histogram whose bounds follow its values, as a row of `sample`. In a column, the rise from one such histogram to the
+    /// next would be taken for a new beginning as soon as a value falls where none was before.
+    pub(crate) fn growing_histogram(&mut self, point: &Point<'_>, histogram: &Histogram) {
+        let Some(plan) = self.start(point, 1) else { return };
+        self.put_sample(&plan, point, SampleValue::Histogram(histogram), 1);
+        self.metric.plan = Some(plan);
+    }
+
     /// Takes a histogram of `lines` samples, or does nothing and gives false where no column takes it.
     pub(crate) fn histogram_column(&mut self, point: &Point<'_>, histogram: &Histogram, lines: u64) -> bool {
         let Some(plan) = self.start(point, lines) else { return true };
