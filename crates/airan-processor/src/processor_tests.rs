@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use airan_lake::LakeSettings;
 use airan_model::message::Message;
-use airan_model::time::{HOUR, Micros};
+use airan_model::time::{DAY, HOUR, Micros};
 use bytes::Bytes;
 use futures::StreamExt;
 use prometheus::Registry;
@@ -645,7 +645,7 @@ async fn a_request_is_worked_off_with_and_without_a_processor() {
     let running = site.start(&lake).await;
     until_latest(&lake, &[(0, 10, 9, 0), (10, 10, 10, 0), (20, 10, 10, 0), (30, 10, 10, 0)]).await;
     let from = |second: i64| T0 + second * 1_000_000;
-    let request = airan_lake::Request::new(airan_lake::RequestReason::Backfill, from(12), from(31), 0);
+    let request = airan_lake::Request::new(airan_lake::RequestReason::Backfill, from(12), from(31), site.clock.now());
     lake.request(&request).await.unwrap();
     running.kill().await;
     let running = site.start(&lake).await;
@@ -654,6 +654,8 @@ async fn a_request_is_worked_off_with_and_without_a_processor() {
     let progress = crate::request_progress(&lake, "memory", 1, &request, &names).await.unwrap();
     assert!(progress.len() == 1 && progress[0].is_done && progress[0].next == Some(from(40)), "{progress:?}");
     lake.remove_request(&request.id).await.unwrap();
+    let left = airan_lake::Request::new(airan_lake::RequestReason::Backfill, from(0), from(1), T0 - 40 * DAY);
+    lake.request(&left).await.unwrap();
     // The shard forgets it with a later commit.
     site.bus.append(0, site.rows(60..70));
     let mut forgotten = false;
@@ -667,6 +669,7 @@ async fn a_request_is_worked_off_with_and_without_a_processor() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(forgotten, "a request that is gone is forgotten");
+    assert_eq!(lake.requests().await.unwrap(), [], "one that somebody left long ago is removed");
     running.stop().await;
 
     let request = airan_lake::Request::new(airan_lake::RequestReason::Backfill, from(0), from(25), 0);

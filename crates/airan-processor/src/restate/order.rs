@@ -218,8 +218,9 @@ impl<'a> EventOrder<'a> {
         let Some(first) = batches.first() else { return Ok(RecordBatch::new_empty(Arc::clone(self.stream.schema()))) };
         let rows = concat_batches(first.schema_ref(), &batches)?;
         self.rows_read += rows.num_rows() as u64;
-        let rows = self.stream.conform(&rows).map_err(|error| ArrowError::SchemaError(error.to_string()))?;
-        Ok(sorted(&rows)?)
+        // Sorted before the columns that were not read come in, as nulls: those would be copied, too.
+        let rows = sorted(&rows)?;
+        Ok(self.stream.conform(&rows).map_err(|error| ArrowError::SchemaError(error.to_string()))?)
     }
 }
 

@@ -23,12 +23,15 @@ use crate::restate::requests::{Part, Reached, Requests, Rest, rest};
 use crate::setup::{Pipeline, Setup};
 use crate::spans::Spans;
 
-/// Rows a slice should have: enough for the engine, few enough to be sorted in little memory.
-const SLICE_ROWS: usize = 131_072;
+/// Rows a slice should have: enough for the engine, few enough to be sorted in little memory; up to as many, columns that are not
+/// read cost nothing (`Stream::conform` shares its nulls).
+const SLICE_ROWS: usize = 65_536;
 /// The first slice of a stretch, before it is known how many rows there are.
-const FIRST_SLICE: Micros = 10 * MINUTE;
+const FIRST_SLICE: Micros = MINUTE;
 /// Sites read together: their rows lie in the same files.
 const SITES_AT_ONCE: usize = 64;
+/// A backfill that is still there after this much log time was left by whoever made it, as `--no-wait` does.
+const KEPT: Micros = 30 * DAY;
 /// Stretches of a request without rows that a round passes over.
 const EMPTY_STRETCHES: usize = 64;
 
@@ -126,6 +129,7 @@ impl Round {
             Err(error) => return Outcome { failures: vec![crate::worker::causes(&error)], ..Outcome::default() },
         }
         let raw_from = Some(self.raw_from);
+        let (partition, old) = (self.partition, self.horizon.saturating_sub(KEPT));
         let (asked, failure) = match lake.requests().await {
             Ok(asked) => (Some(asked), None),
             Err(error) => (None, Some(format!("requests cannot be listed: {}", crate::worker::causes(&error)))),
@@ -140,6 +144,13 @@ impl Round {
             };
         }
         (outcome.requests, outcome.raw_from) = (there, raw_from);
+        // Nobody waits for it any more, and one owner is enough to clear up. An erasure is removed by whoever erases.
+        let is_left = |request: &&Request| request.reason == RequestReason::Backfill && request.at < old;
+        for request in asked.iter().filter(|_| partition == 0).filter(is_left) {
+            if let Err(error) = lake.remove_request(&request.id).await {
+                outcome.failures.push(crate::worker::causes(&error));
+            }
+        }
         outcome.failures.extend(failure);
         outcome
     }

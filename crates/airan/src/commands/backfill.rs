@@ -74,7 +74,7 @@ pub async fn run(args: BackfillArgs) -> Result<()> {
     if args.offline {
         let report = restate_offline(&lake, &config.processor, &catalog, known, &topic, &request).await?;
         println!(
-            "{} windows of sites restated from {} raw rows, in {} commits of {} shards",
+            "{} windows of sites computed from {} raw rows, empty ones included, in {} commits of {} shards",
             report.windows, report.rows, report.commits, report.shards
         );
         return Ok(());
