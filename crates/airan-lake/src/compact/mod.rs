@@ -216,10 +216,7 @@ impl Lake {
         inputs: &[Live],
         rules: &Rules,
     ) -> Result<Vec<Replaced>, ReplaceError> {
-        let (written, committed) = match operation {
-            "erase" => ("lake.erase.written", "lake.erase.delta"),
-            _ => ("lake.compact.written", "lake.compact.delta"),
-        };
+        let is_erasure = operation == "erase";
         let begun = self.clock().now();
         let mut sources = Vec::with_capacity(inputs.len());
         for live in inputs {
@@ -240,7 +237,10 @@ impl Lake {
             };
             let made = rewrite(self.store(), &path, (table, schema), &set, rules).await?;
             drop(set);
-            crash::point(written);
+            match is_erasure {
+                true => crash::point("lake.erase.written"),
+                false => crash::point("lake.compact.written"),
+            }
             let replaced = Replaced {
                 files: of_set.iter().map(|live| live.file.path.clone()).collect(),
                 rows_in: of_set.iter().map(|live| live.file.rows).sum(),
@@ -249,7 +249,10 @@ impl Lake {
             };
             let add = made.map(|made| as_live(table, &place, first, self.clock().now(), made));
             self.swap(&Swap { operation, table, replaced: &replaced, add, path, begun }).await?;
-            crash::point(committed);
+            match is_erasure {
+                true => crash::point("lake.erase.delta"),
+                false => crash::point("lake.compact.delta"),
+            }
             done.push(replaced);
         }
         Ok(done)
