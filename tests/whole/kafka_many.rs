@@ -230,8 +230,11 @@ async fn kafka_many_what_was_refused_can_be_replayed_after_an_upgrade() {
     let edge = std::sync::Arc::clone(&fleet.edge);
     let row = |n: i64| json!({"stream": "meter", "node": "edge-3", "ts": now_micros(), "reading": n});
     let body: String = (0..7).map(|n| format!("{}\n", row(n))).collect();
-    edge.ready().await;
-    let (status, said) = edge.push("/v1/ndjson", "application/x-ndjson", body).await;
+    let (status, said) = until("the gateway is at work", || async {
+        let (status, said) = edge.push("/v1/ndjson", "application/x-ndjson", body.clone()).await;
+        (status != 503 && status != 0).then_some((status, said))
+    })
+    .await;
     assert_eq!(status, 200, "{said}");
     let (status, said) = edge.push("/v1/ndjson", "application/x-ndjson", "no JSON\n").await;
     assert!(status < 500 && status != 0, "{status} {said}");
