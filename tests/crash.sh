@@ -4,8 +4,8 @@
 #
 # usage: tests/crash.sh [MODE TIME]...      MODE: local, s3, kafka, kafka-s3, harm; TIME: 90s, 10m, 2h
 #
-# Without arguments: a check that the harness finds what it is there for, then three minutes of `local` and two of `kafka`, as in
-# CI. Environment:
+# Without arguments: a check that the harness finds what it is there for (CI runs that), then three minutes of `local` and two of
+# `kafka`. Environment:
 #   AIRAN_CRASH_OUT   results file, appended to (default: crash-results.jsonl in the cache folder)
 #   AIRAN_CRASH_SEED  seed (default: of the time); a seed that is in the results file goes on after its last case
 #   AIRAN_CRASH_ARGS  further arguments of airan-crash
