@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 const CALL: &str = "crash::point(\"";
 
 fn main() -> std::io::Result<()> {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates");
+    // Where this runs, not where it was compiled: a target folder outlives its checkout.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
+    let crates = here.join("../../crates");
     println!("cargo:rerun-if-changed={}", crates.display());
     let mut points = BTreeSet::new();
     for krate in std::fs::read_dir(&crates)? {

@@ -138,6 +138,13 @@ impl Fleet {
         until(&format!("{count} more bodies"), || async { (self.sent() >= wanted).then_some(()) }).await;
     }
 
+    /// Ends the last sender once rows have passed the end of two windows: on a fast machine a scenario is over before that.
+    pub async fn finish(&self, sender: Sender) {
+        let seconds = (2 * WIDTH + LATENESS) / 1_000_000 + 2;
+        until("two closed windows", || async { (self.sent() >= seconds).then_some(()) }).await;
+        sender.stop().await;
+    }
+
     /// The partitions that each of `names` says it is at work on.
     async fn shards(&self, names: &[&str]) -> Option<BTreeMap<String, BTreeSet<String>>> {
         let mut shards = BTreeMap::new();

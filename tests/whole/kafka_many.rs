@@ -72,7 +72,7 @@ async fn kafka_many_processors_join_leave_and_die() {
     println!("killed and started again: both were at work after {back:?}");
     assert!(back < THIRTY, "{back:?}");
     fleet.commits(&["one", "two"]).await;
-    sender.stop().await;
+    fleet.finish(sender).await;
     fleet.account(&["one", "two"], &|_, _| false).await;
     for name in ["one", "two"] {
         assert!(fleet.stop(name) < THIRTY);
@@ -110,7 +110,7 @@ async fn kafka_many_a_frozen_processor_is_a_harmless_zombie() {
         fenced += fleet.metric(name, "airan_processor_fenced_total").await.expect("metrics");
     }
     assert!(fenced > 0.0, "no zombie had anything in its hands: the scenario shows nothing");
-    sender.stop().await;
+    fleet.finish(sender).await;
     fleet.account(&["one", "two"], &|_, _| false).await;
 }
 
@@ -148,7 +148,7 @@ async fn kafka_many_a_processor_cut_off_from_the_broker_is_replaced() {
     fleet.let_pass(4).await;
     fleet.share(&["near", "far"]).await;
     fleet.commits(&["near", "far"]).await;
-    sender.stop().await;
+    fleet.finish(sender).await;
     fleet.account(&["near", "far"], &|_, _| false).await;
 }
 
@@ -206,7 +206,7 @@ async fn kafka_many_a_lost_range_stops_its_shard_alone_until_it_is_accepted() {
     fleet.share(&["one", "two"]).await;
     fleet.commits(&["one", "two"]).await;
     assert_eq!(fleet.lag()[partition]["skipped_offsets"], json!(end - committed.as_i64().expect("an offset")));
-    sender.stop().await;
+    fleet.finish(sender).await;
     let is_lost = |site: usize, second: i64| (first_lost..last_lost).contains(&second) && is_of(site, partition);
     assert!(
         (0..SITES).any(|site| is_lost(site, first_lost)),
