@@ -1,4 +1,4 @@
-"""What airan writes, read by DuckDB, Polars, pyarrow and deltalake: as Parquet files and as Delta tables.
+"""What airan writes, read by DuckDB, Polars, pandas, pyarrow and deltalake: as Parquet files and as Delta tables.
 
 usage: readers.py LAKE_FOLDER COUNTS_JSON
 
@@ -14,6 +14,7 @@ import sys
 import deltalake
 import duckdb
 import duckdb_ext
+import pandas
 import polars
 import pyarrow.dataset
 import pyarrow.parquet
@@ -30,6 +31,48 @@ def check(what, ok, detail=""):
         PASSED += 1
     else:
         FAILED.append(what)
+
+
+# Files of fewer rows have units alone: descriptions would be longer than the rows.
+DESCRIBED_ROWS = 1 << 14
+
+
+def check_pandas(con, table, scan, lake, rows, time):
+    """One table's files through pandas: as many rows, of UTC times, the same instants per date."""
+    frame = pandas.read_parquet(f"{lake}/{table}", columns=[time, "site", "date"])
+    check(f"{table}: pandas counts {rows}", len(frame) == rows, f"counted {len(frame)}")
+    dtype = frame[time].dtype
+    utc = isinstance(dtype, pandas.DatetimeTZDtype) and str(dtype.tz) == "UTC"
+    check(f"{table}: pandas sees UTC times", utc, str(dtype))
+    if not utc:
+        return
+    # By Python's integers: sums of microseconds of many rows are over 64 bits.
+    micros = frame[time].astype("datetime64[us, UTC]").astype("int64")
+    theirs = {}
+    for date, site, at in zip(frame["date"].astype(str), frame["site"], micros):
+        count, total = theirs.get((date, site), (0, 0))
+        theirs[date, site] = (count + 1, total + int(at))
+    grouped = con.execute(f"SELECT date, site, count(*), sum(epoch_us({time})) FROM {scan} GROUP BY ALL").fetchall()
+    ours = {(str(date), site): (count, int(total)) for date, site, count, total in grouped}
+    check(f"{table}: pandas and DuckDB see the same instants by date and site", theirs == ours, f"{theirs} {ours}")
+
+
+def check_fields(table, path, time):
+    """Units and descriptions of one file, through pyarrow: in each field, and units once more in the footer."""
+    schema = pyarrow.parquet.read_schema(path)
+    footer = pyarrow.parquet.read_metadata(path)
+    units = {field.name: field.metadata[b"unit"].decode() for field in schema if b"unit" in (field.metadata or {})}
+    once_more = json.loads(footer.metadata[b"airan.units"])
+    check(f"{table}: pyarrow sees the same units in the fields and in the footer", units == once_more,
+          f"{units} {once_more}")
+    if time == "ts" and table != "event":
+        check(f"{table}: pyarrow sees units", bool(units), str(schema.names))
+    if table == "accelerator":
+        found = [units.get(name) for name in ("utilization", "power_watts")]
+        check(f"{table}: pyarrow sees a ratio and watts", found == ["ratio", "watts"], str(found))
+    bare = [name for name in units if b"meaning" not in schema.field(name).metadata]
+    if footer.num_rows >= DESCRIBED_ROWS:
+        check(f"{table}: pyarrow sees descriptions", not bare, str(bare))
 
 
 def delta_extension():
@@ -71,6 +114,8 @@ def check_delta(con, lake, table, rows, time):
     units = [name for name, field in fields.items() if "unit" in field.metadata]
     if time == "ts" and table != "event":
         check(f"{table}: deltalake sees units", bool(units), str(list(fields)))
+        bare = [name for name in units if not fields[name].metadata.get("comment")]
+        check(f"{table}: deltalake sees descriptions", not bare, str(bare))
     check(f"{table}: the table is partitioned by date", opened.metadata().partition_columns == ["date"])
 
 
@@ -130,6 +175,8 @@ def main(lake, counts_path):
         data = pyarrow.dataset.dataset(f"{lake}/{table}", format="parquet", partitioning="hive")
         check(f"{table}: pyarrow counts {rows}", data.count_rows() == rows, f"counted {data.count_rows()}")
 
+        check_pandas(con, table, scan, lake, rows, time)
+        check_fields(table, max(files, key=lambda file: pyarrow.parquet.read_metadata(file).num_rows), time)
         check_delta(con, lake, table, rows, time)
 
         meta = pyarrow.parquet.ParquetFile(files[0])

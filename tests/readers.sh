@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What airan writes and serves, read by the programs that others will read it with: Prometheus and promtool on /metrics while
-# `airan up` runs, with what Prometheus sends back by remote write; the shipped rules and dashboards; then DuckDB, Polars, pyarrow
-# and deltalake on the lake's files and Delta tables (readers.py), compared with `airan query`.
+# `airan up` runs, compared with the lake, and what Prometheus sends back by remote write; the shipped rules and dashboards; the
+# pyarrow example that pushes (arrow_push.py); then DuckDB, Polars, pandas, pyarrow and deltalake on the lake's files and Delta
+# tables (readers.py), compared with `airan query`.
 #
 # Needs prometheus and promtool (Debian's package `prometheus`), curl, and python3 with venv; the Python readers go into a venv
 # in the cache folder.
@@ -23,7 +24,8 @@ venv=$cache/venv
 
 # How long any condition may take: the machine may be building beside us.
 DEADLINE=120
-ROWS=3000
+# Enough that each date has a file with descriptions once it is compacted (readers.py).
+ROWS=51000
 
 work=$(mktemp -d)
 pids=()
@@ -113,6 +115,17 @@ until_it "the $ROWS pushed rows are in the lake" rows_are_stored
 until_it "windows of this host are in the lake" windows_are_stored
 
 metrics() { curl -fsS "http://127.0.0.1:$admin/metrics"; }
+
+# pyarrow pushes the same body twice, and bodies that are refused: each row is stored once.
+"$venv/bin/python" tests/arrow_push.py "http://127.0.0.1:$http" 8
+arrow_rows() { query "SELECT count(*) AS n, count(DISTINCT device) AS devices, sum(power_watts) AS watts, min(source) AS source
+    FROM accelerator WHERE node = 'arrow-push'" | json '[x[0]["n"], x[0]["devices"], x[0]["watts"], x[0]["source"]]'; }
+arrow_rows_are_stored() { [ "$(arrow_rows)" = "[8, 8, 2428.0, 'arrow/ipc']" ]; }
+until_it "rows pushed by pyarrow are in the lake" arrow_rows_are_stored
+again_is_known() { [ "$(metrics | awk '/^airan_processor_rows_total\{.*outcome="duplicate"/ {n += $NF} END {print n + 0}')" = 8 ]; }
+until_it "the second push was known as the first" again_is_known
+arrow_rows_are_stored || { echo "FAIL rows pushed by pyarrow: $(arrow_rows)"; exit 1; }
+
 metrics_have() { metrics | grep -q "^$1"; }
 until_it "results are on /metrics" metrics_have airan_host_cpu_utilization_ratio
 metrics >"$work/metrics.txt"
@@ -154,6 +167,26 @@ samples=$(grep -vc '^#' "$work/metrics.txt")
 scraped=$(promql 'scrape_samples_scraped{job="airan"}')
 [ "$scraped" -ge "$((samples * 9 / 10))" ] || { echo "FAIL Prometheus took $scraped of about $samples samples"; exit 1; }
 echo "ok   Prometheus took $scraped samples"
+
+# The metrics are the lake's numbers: each value that Prometheus has kept of a shipped metric is the value of a window.
+metrics_are_windows() {
+    for pair in airan_host_cpu_utilization_ratio:cpu_utilization_ratio airan_host_memory_used_ratio:memory_used_ratio \
+        airan_host_load1:load1; do
+        curl -fsS --get --data-urlencode "query=${pair%:*}{node=\"readers\"}[5m]" "http://127.0.0.1:$prom/api/v1/query" \
+            >"$work/metric.json"
+        query "SELECT ${pair#*:} AS value FROM host_load WHERE node = 'readers'" >"$work/windows.json"
+        python3 - "$work/metric.json" "$work/windows.json" <<'PYTHON' || return 1
+import json
+import sys
+
+[series] = json.load(open(sys.argv[1]))["data"]["result"]
+shown = {float(value) for _, value in series["values"]}
+windows = {row["value"] for row in json.load(open(sys.argv[2]))}
+assert len(shown) >= 2 and shown <= windows, (shown, windows)
+PYTHON
+    done
+}
+until_it "what Prometheus shows of this host are the values of its windows in the lake" metrics_are_windows
 
 # What Prometheus has sent, it has sent once: its own samples of a series, instant by instant, are the rows in the lake.
 sent_is_stored() {
