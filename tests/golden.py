@@ -17,13 +17,15 @@ from datetime import datetime, timedelta, timezone
 T0 = datetime(2026, 1, 1, tzinfo=timezone.utc)
 SECOND = 1_000_000
 LATENESS = 10 * SECOND
-PERIODS = {"accelerator": 30, "inference": 15, "timing": 30, "link": 15, "host": 15}
+PERIODS = {"accelerator": 30, "inference": 15, "timing": 30, "link": 15, "host": 15, "cell": 1, "fronthaul": 1}
 ENTITY = {
     "accelerator": ["device", "slice", "core"],
     "inference": ["server", "model", "engine"],
     "timing": ["process", "interface", "reference"],
     "link": ["interface"],
     "host": [],
+    "cell": ["gnb", "cell"],
+    "fronthaul": ["cell", "ru", "nic"],
 }
 COUNTERS = {
     "accelerator": ["energy_joules"],
@@ -32,6 +34,9 @@ COUNTERS = {
     "link": ["rx_bytes", "tx_bytes", "rx_errors", "tx_errors", "rx_drops", "tx_drops"],
     "host": ["cpu_user_seconds", "cpu_nice_seconds", "cpu_system_seconds", "cpu_idle_seconds", "cpu_iowait_seconds",
              "cpu_irq_seconds", "cpu_softirq_seconds", "cpu_steal_seconds", "disk_read_bytes", "disk_written_bytes"],
+    "cell": ["dl_bytes", "ul_bytes"],
+    "fronthaul": ["rx_early_packets", "rx_on_time_packets", "rx_late_packets", "missed_ul_symbols", "missed_prach_occasions",
+                  "late_dl_slots", "late_ul_slot_requests"],
 }
 HISTOGRAMS = {"inference": ["time_to_first_token_seconds", "time_per_output_token_seconds", "inter_token_latency_seconds",
                             "queue_time_seconds"]}
@@ -164,6 +169,42 @@ def host_rows(last):
     return rows
 
 
+def cell_rows(last):
+    """A cell that reports shares and counts bytes, its columns split over two rows an instant and its DU started again at 70 s;
+    one that reports PRBs and throughput; one that reports users alone. Two gNBs name their cells alike."""
+    rows = []
+    for second in range(0, last + 1, 10):
+        n = second // 10
+        m = n if second < 70 else n - 7
+        one = {"gnb": "101", "cell": "0"}
+        # 0.84375 is below the threshold, 0.859375 above it; 0.85 itself stands for the uplink.
+        rows.append(row("cell", second, "edge-m1", **one, dl_prb_utilization=[0.5, 0.84375, 0.859375][n % 3],
+                        ul_prb_utilization=0.85 if n == 8 else 0.25, connected_ues=20 + n))
+        rows.append(row("cell", second, "edge-m1", **one, dl_bytes=500_000_000 * m, ul_bytes=125_000_000 * m))
+        rows.append(row("cell", second, "edge-m1", gnb="102", cell="0", connected_ues=None if n % 2 else 4))
+        rows.append(row("cell", second, "edge-o1", cell="2", dl_prbs_used=64.0 if n % 2 else 128.0, dl_prbs_available=256.0,
+                        ul_prbs_used=32.0, ul_prbs_available=0.0 if second < 60 else 256.0, dl_bytes_per_second=4e6 + 1e6 * (n % 2),
+                        dl_bytes=1000 * n, connected_ues=n))
+    return rows
+
+
+def fronthaul_rows(last):
+    """A cell that keeps its objective but for one burst and whose counters begin anew at 100 s, an RU whose early packets nobody
+    counts, a card without any packet counter, and an RU that falls silent: it counts, and nothing comes."""
+    rows = []
+    for second in range(0, last + 1, 10):
+        n = second // 10
+        m, burst = (n, 1 if n >= 7 else 0) if second < 100 else (n - 10, 0)
+        rows.append(row("fronthaul", second, "edge-m1", cell="0", rx_early_packets=m, rx_on_time_packets=40_000 * m - 500 * burst,
+                        rx_late_packets=2 * m + 500 * burst, rx_latest_seconds=2.5e-5 if n == 7 else 1e-6,
+                        missed_ul_symbols=14 * burst, missed_prach_occasions=burst))
+        rows.append(row("fronthaul", second, "edge-m1", cell="0", late_dl_slots=m // 4, late_ul_slot_requests=3 * burst))
+        rows.append(row("fronthaul", second, "edge-o1", ru="ru-1", rx_on_time_packets=30_000 * n, rx_late_packets=n // 6))
+        rows.append(row("fronthaul", second, "edge-o1", ru="ru-2", rx_early_packets=5, rx_on_time_packets=900, rx_late_packets=1))
+        rows.append(row("fronthaul", second, "edge-o1", nic="ens2f0", late_dl_slots=7))
+    return rows
+
+
 def by_time(rows):
     """Rows in order of their times; one instant of one node and stream keeps its order."""
     return sorted(rows, key=lambda r: (r["ts"], r["stream"]))
@@ -183,6 +224,10 @@ INPUTS = {
     "link_use": by_time(link_rows(40)) + [late("link", 3, "edge-m1", 42, interface="ens2f0", rx_bytes=1, speed_bytes_per_second=1.0)]
     + END,
     "host_load": by_time(host_rows(40)) + END,
+    "cell_capacity": by_time(cell_rows(150))
+    + [late("cell", 5, "edge-m1", 152, gnb="101", cell="0", dl_prb_utilization=1.0, connected_ues=999)] + END,
+    "fronthaul_deadlines": by_time(fronthaul_rows(150))
+    + [late("fronthaul", 5, "edge-m1", 152, cell="0", rx_late_packets=9_000_000, rx_latest_seconds=1.0)] + END,
     # The third minute has no inference at Oslo: its row stands with nulls.
     "site_capacity": by_time(
         accelerator_rows(165, 15) + second_server_rows(165, 15) + [r for r in inference_rows(165) if r["node"] != "edge-o1" or r["ts"] < stamp(120)]
@@ -413,6 +458,41 @@ def link_use(rows):
                "up": min(values(g, "up"), default=None)}
 
 
+def share_at_least(rows, name, threshold):
+    v = values(rows, name)
+    return sum(x >= threshold for x in v) / len(v) if v else None
+
+
+def cell_capacity(rows):
+    for key, g in groups(rows, ["region", "site", "node", "gnb", "cell"]):
+        out = dict(key)
+        for way in ("dl", "ul"):
+            out[f"{way}_prb_utilization_ratio"] = first(
+                avg(g, f"{way}_prb_utilization"), over(avg(g, f"{way}_prbs_used"), avg(g, f"{way}_prbs_available")))
+        for way in ("dl", "ul"):
+            out[f"{way}_saturated_ratio"] = share_at_least(g, f"{way}_prb_utilization", 0.85)
+        for way in ("dl", "ul"):
+            out[f"{way}_bytes_per_second"] = first(
+                avg(g, f"{way}_bytes_per_second"),
+                over(total(g, f"{way}_bytes_increase"), total(g, f"{way}_bytes_increase_seconds")))
+        yield {**out, "connected_ues_avg": avg(g, "connected_ues"), "connected_ues_max": most(g, "connected_ues")}
+
+
+def fronthaul_deadlines(rows):
+    for key, g in groups(rows, ["region", "site", "node", "cell", "ru", "nic"]):
+        early, on_time, late_ones = (total(g, f"rx_{name}_packets_increase") for name in ("early", "on_time", "late"))
+        known = None not in (on_time, late_ones)
+        received = (early or 0.0) + on_time + late_ones if known else None
+        misses = (early or 0.0) + late_ones if known else None
+        allowed = (1.0 - 0.9998) * received if known else None
+        yield {**key, "received_packets": received, "early_packets": early, "late_packets": late_ones,
+               "late_ratio": over(late_ones, received), "budget_used_ratio": over(misses, allowed),
+               "latest_packet_seconds": most(g, "rx_latest_seconds"), "missed_ul_symbols": total(g, "missed_ul_symbols_increase"),
+               "missed_prach_occasions": total(g, "missed_prach_occasions_increase"),
+               "late_dl_slots": total(g, "late_dl_slots_increase"),
+               "late_ul_slot_requests": total(g, "late_ul_slot_requests_increase")}
+
+
 def inference_latency(rows):
     for key, g in groups(rows, ["region", "site", "node", "server", "model", "engine"]):
         out = dict(key)
@@ -482,6 +562,8 @@ def site_capacity(rows):
 
 PIPELINES = {
     "accelerator_capacity": (accelerator_capacity, ["accelerator"], 10),
+    "cell_capacity": (cell_capacity, ["cell"], 60),
+    "fronthaul_deadlines": (fronthaul_deadlines, ["fronthaul"], 60),
     "host_load": (host_load, ["host"], 10),
     "link_use": (link_use, ["link"], 10),
     "inference_latency": (inference_latency, ["inference"], 60),

@@ -40,8 +40,8 @@ def variables(by_site):
     found = [{"name": "source", "label": "data source", "type": "datasource", "query": "prometheus"}]
     if by_site:
         for name, query in [
-            ("region", 'label_values({__name__=~"airan_(site|host|timing).+"}, region)'),
-            ("site", 'label_values({__name__=~"airan_(site|host|timing).+",region=~"$region"}, site)'),
+            ("region", 'label_values({__name__=~"airan_(site|host|timing|cell|fronthaul).+"}, region)'),
+            ("site", 'label_values({__name__=~"airan_(site|host|timing|cell|fronthaul).+",region=~"$region"}, site)'),
         ]:
             found.append({
                 "name": name, "type": "query", "datasource": SOURCE, "refresh": 2, "sort": 1,
@@ -160,6 +160,26 @@ DASHBOARDS = [
               about="6 locked to a primary reference, 7 holdover, 248 default (IEEE 1588)"),
         lines("process restarts", COUNT,
               (f"increase(airan_timing_process_restarts_total{SITE}[1h])", "{{node}} {{process}}")),
+    ]),
+    dashboard("radio", "radio", "Cells and their fronthaul: load, users, deadlines.", [
+        lines("downlink PRBs in use", RATIO, (f"airan_cell_dl_prb_utilization_ratio{SITE}", "{{gnb}} {{cell}}"),
+              steps=rising(0.7, 0.85)),
+        lines("uplink PRBs in use", RATIO, (f"airan_cell_ul_prb_utilization_ratio{SITE}", "{{gnb}} {{cell}}"),
+              steps=rising(0.7, 0.85)),
+        lines("saturated reports", RATIO, (f"airan_cell_dl_saturated_ratio{SITE}", "downlink {{gnb}} {{cell}}"),
+              (f"airan_cell_ul_saturated_ratio{SITE}", "uplink {{gnb}} {{cell}}"),
+              about="Share of the window's reports with at least 85 % of the PRBs in use"),
+        lines("throughput", BYTES_PER_SECOND, (f"airan_cell_dl_bytes_per_second{SITE}", "downlink {{gnb}} {{cell}}"),
+              (f"airan_cell_ul_bytes_per_second{SITE}", "uplink {{gnb}} {{cell}}")),
+        lines("connected UEs", COUNT, (f"airan_cell_connected_ues{SITE}", "{{gnb}} {{cell}}"),
+              (f"airan_cell_connected_ues_max{SITE}", "most {{gnb}} {{cell}}")),
+        lines("late packets", RATIO, (f"airan_fronthaul_late_ratio{SITE}", "{{node}} {{cell}}{{ru}}")),
+        lines("allowed misses used", RATIO, (f"airan_fronthaul_budget_used_ratio{SITE}", "{{node}} {{cell}}{{ru}}"),
+              about="1 is the objective: 99.98 % of the uplink packets within their window", steps=rising(0.5, 1)),
+        lines("missed uplink symbols", PER_SECOND,
+              (f"rate(airan_fronthaul_missed_ul_symbols_total{SITE}[5m])", "{{node}} {{cell}}{{ru}}")),
+        lines("late slots", PER_SECOND, (f"rate(airan_fronthaul_late_dl_slots_total{SITE}[5m])", "downlink {{node}} {{cell}}{{ru}}"),
+              (f"rate(airan_fronthaul_late_ul_slot_requests_total{SITE}[5m])", "uplink requests {{node}} {{cell}}{{ru}}")),
     ]),
     dashboard("inference", "inference", "Model servers: latency, queue, cache, tokens.", [
         lines("time to first token", SECONDS,

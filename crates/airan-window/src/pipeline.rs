@@ -48,6 +48,16 @@ const BUILTIN: &[(&str, &str, &str)] = &[
         include_str!("../../../pipelines/accelerator_capacity/query.sql"),
     ),
     (
+        "cell_capacity",
+        include_str!("../../../pipelines/cell_capacity/pipeline.yaml"),
+        include_str!("../../../pipelines/cell_capacity/query.sql"),
+    ),
+    (
+        "fronthaul_deadlines",
+        include_str!("../../../pipelines/fronthaul_deadlines/pipeline.yaml"),
+        include_str!("../../../pipelines/fronthaul_deadlines/query.sql"),
+    ),
+    (
         "host_load",
         include_str!("../../../pipelines/host_load/pipeline.yaml"),
         include_str!("../../../pipelines/host_load/query.sql"),
