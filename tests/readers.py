@@ -35,26 +35,36 @@ def check(what, ok, detail=""):
 
 # Files of fewer rows have units alone: descriptions would be longer than the rows.
 DESCRIBED_ROWS = 1 << 14
+# Columns that say whose a row is, where a table has them.
+LABELS = ["site", "node", "device"]
 
 
-def check_pandas(con, table, scan, lake, rows, time):
-    """One table's files through pandas: as many rows, of UTC times, the same instants per date."""
-    frame = pandas.read_parquet(f"{lake}/{table}", columns=[time, "site", "date"])
-    check(f"{table}: pandas counts {rows}", len(frame) == rows, f"counted {len(frame)}")
+def check_frame(con, table, what, frame, scan, rows, time):
+    """One table as a pandas frame: as many rows, UTC microseconds, labels that are text, the same instants by date and label."""
+    check(f"{table}: {what} counts {rows}", len(frame) == rows, f"counted {len(frame)}")
     dtype = frame[time].dtype
-    utc = isinstance(dtype, pandas.DatetimeTZDtype) and str(dtype.tz) == "UTC"
-    check(f"{table}: pandas sees UTC times", utc, str(dtype))
+    utc = str(dtype) == "datetime64[us, UTC]"
+    check(f"{table}: {what} sees UTC microseconds", utc, str(dtype))
+    labels = [name for name in LABELS if name in frame]
+    kinds = {name: frame[name].dtype for name in labels}
+    # Text, or categories of text where a reader keeps the dictionary.
+    texts = [kind.categories.dtype if isinstance(kind, pandas.CategoricalDtype) else kind for kind in kinds.values()]
+    text = bool(texts) and all(isinstance(kind, pandas.StringDtype) for kind in texts)
+    check(f"{table}: {what} sees labels as text", text, str(kinds))
     if not utc:
         return
     # By Python's integers: sums of microseconds of many rows are over 64 bits.
-    micros = frame[time].astype("datetime64[us, UTC]").astype("int64")
     theirs = {}
-    for date, site, at in zip(frame["date"].astype(str), frame["site"], micros):
-        count, total = theirs.get((date, site), (0, 0))
-        theirs[date, site] = (count + 1, total + int(at))
-    grouped = con.execute(f"SELECT date, site, count(*), sum(epoch_us({time})) FROM {scan} GROUP BY ALL").fetchall()
-    ours = {(str(date), site): (count, int(total)) for date, site, count, total in grouped}
-    check(f"{table}: pandas and DuckDB see the same instants by date and site", theirs == ours, f"{theirs} {ours}")
+    labelled = [[None if pandas.isna(value) else value for value in frame[name]] for name in labels]
+    for date, at, *values in zip(frame["date"].astype(str), frame[time].astype("int64"), *labelled):
+        key = (date, *values)
+        count, total = theirs.get(key, (0, 0))
+        theirs[key] = (count + 1, total + int(at))
+    by = ", ".join(["date", *labels])
+    grouped = con.execute(f"SELECT {by}, count(*), sum(epoch_us({time})) FROM {scan} GROUP BY {by}").fetchall()
+    ours = {(str(date), *values): (count, int(total)) for date, *values, count, total in grouped}
+    differ = {key: (theirs.get(key), ours.get(key)) for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key)}
+    check(f"{table}: {what} and DuckDB see the same instants by {by}", not differ, str(differ)[:2000])
 
 
 def check_fields(table, path, time):
@@ -175,7 +185,11 @@ def main(lake, counts_path):
         data = pyarrow.dataset.dataset(f"{lake}/{table}", format="parquet", partitioning="hive")
         check(f"{table}: pyarrow counts {rows}", data.count_rows() == rows, f"counted {data.count_rows()}")
 
-        check_pandas(con, table, scan, lake, rows, time)
+        wanted = [time, "date", *(name for name in LABELS if name in data.schema.names)]
+        frame = pandas.read_parquet(f"{lake}/{table}", columns=wanted)
+        check_frame(con, table, "pandas", frame, scan, rows, time)
+        frame = deltalake.DeltaTable(f"{lake}/{table}").to_pandas(columns=wanted)
+        check_frame(con, table, "pandas through deltalake", frame, scan, rows, time)
         check_fields(table, max(files, key=lambda file: pyarrow.parquet.read_metadata(file).num_rows), time)
         check_delta(con, lake, table, rows, time)
 
