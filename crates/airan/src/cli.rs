@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands;
 use crate::config::{self, Loaded, Mode};
@@ -70,6 +70,13 @@ enum Command {
     Test(commands::test::TestArgs),
     /// Checks configuration, catalog, inventory and pipelines without running anything
     Validate(commands::validate::ValidateArgs),
+    /// Prints the completion script of a shell
+    ///
+    /// For bash: `source <(airan completion bash)` in ~/.bashrc. For zsh: into a file `_airan` in a folder of $fpath. For fish:
+    /// into ~/.config/fish/completions/airan.fish.
+    Completion(commands::completion::CompletionArgs),
+    /// Writes the manual pages of all commands into a folder
+    Man(commands::man::ManArgs),
 }
 
 #[derive(Debug, Args)]
@@ -138,6 +145,8 @@ impl Cli {
             Command::Inventory(command) => block_on(commands::inventory::run(command)),
             Command::Test(args) => block_on(commands::test::run(args)),
             Command::Validate(args) => block_on(commands::validate::run(args)),
+            Command::Completion(args) => commands::completion::run(&args, Cli::command()),
+            Command::Man(args) => commands::man::run(&args, Cli::command()),
         }
     }
 }
@@ -162,8 +171,6 @@ fn block_on<F: Future<Output = Result<()>>>(work: F) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -2,10 +2,12 @@
 
 pub mod backfill;
 pub mod catalog;
+pub mod completion;
 pub mod erase;
 pub mod inventory;
 pub mod lag;
 pub mod lake;
+pub mod man;
 pub mod query;
 pub mod rejected;
 pub mod shard;
