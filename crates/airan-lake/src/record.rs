@@ -18,6 +18,7 @@ use airan_model::time::Micros;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::layout::{self, ClaimId, Shard};
@@ -46,12 +47,14 @@ pub enum ReadError {
     #[error(transparent)]
     Damaged(#[from] Damaged),
     /// Upgrade: a newer release has written to this lake.
-    #[error("{path} has version {version}; this release reads up to {RECORD_VERSION}")]
+    #[error("{path} has version {version}; this release reads up to {known}")]
     Newer {
-        /// The record.
+        /// The document.
         path: String,
         /// Its version.
         version: u32,
+        /// The highest this release reads.
+        known: u32,
     },
     /// Look again: the file has left the lake since it was found, and its rows are in another file, or out by retention.
     #[error("{path} has left the lake since it was found; look again")]
@@ -134,16 +137,21 @@ impl Record {
     }
 
     pub(crate) fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Record, ReadError> {
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
-        }
-        let Version { version } = unseal(path, bytes)?;
-        if version > RECORD_VERSION {
-            return Err(ReadError::Newer { path: path.to_string(), version });
-        }
-        Ok(unseal(path, bytes)?)
+        unseal_up_to(path, bytes, RECORD_VERSION)
     }
+}
+
+/// A sealed document with a `version`, if this release knows that version.
+pub(crate) fn unseal_up_to<T: DeserializeOwned>(path: &Path, bytes: &[u8], known: u32) -> Result<T, ReadError> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let Version { version } = unseal(path, bytes)?;
+    if version > known {
+        return Err(ReadError::Newer { path: path.to_string(), version, known });
+    }
+    Ok(unseal(path, bytes)?)
 }
 
 /// Every shard that has a record, by topic and partition.

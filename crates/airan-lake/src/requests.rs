@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::claim::ClaimError;
 use crate::lake::Lake;
-use crate::record::ReadError;
-use crate::seal::{seal, unseal};
+use crate::record::{ReadError, unseal_up_to};
+use crate::seal::seal;
 use crate::store::StoreError;
 
 /// Version of the requests this build writes, and the highest it reads.
@@ -125,16 +125,8 @@ impl Lake {
     }
 
     async fn read_request(&self, path: Path) -> Result<Option<Request>, ReadError> {
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
-        }
         let Some(bytes) = self.store().read(&path).await? else { return Ok(None) };
-        let Version { version } = unseal(&path, &bytes)?;
-        if version > VERSION {
-            return Err(ReadError::Newer { path: path.to_string(), version });
-        }
-        Ok(Some(unseal(&path, &bytes)?))
+        unseal_up_to(&path, &bytes, VERSION).map(Some)
     }
 
     /// Removes a request: it is done, or nobody wants it any more. None there is fine.
@@ -184,6 +176,27 @@ mod tests {
         for wrong in [Request { id: "../x".to_owned(), ..early.clone() }, Request { to: 0, ..early }] {
             assert!(matches!(lake.request(&wrong).await, Err(RequestError::Wrong(_))));
         }
+    }
+
+    /// Scenario: the folder of requests holds one of release 1, kept in `tests/fixtures/v1`; then one of a later release.
+    /// Guarantees: the old one says what it said; the later one is refused by name and version, for it may mean something else.
+    #[tokio::test]
+    async fn requests_of_release_1_are_read_and_those_of_a_later_one_refused() {
+        let (lake, store) = faulty_object();
+        let old = include_bytes!("../../../tests/fixtures/v1/request.json");
+        lake.store().create(&Request::path("old"), old.as_slice().into()).await.unwrap();
+        let found = lake.requests().await.unwrap();
+        assert_eq!((found.len(), found[0].from, found[0].to), (1, 1_767_225_600_000_000, 1_767_232_800_000_000));
+        assert_eq!(
+            (&found[0].pipelines[..], &found[0].sites[..]),
+            (&["host_load".to_owned()][..], &["s1".to_owned()][..])
+        );
+        assert_eq!(found[0].reason, RequestReason::Backfill);
+        let later = Request { version: VERSION + 1, ..Request::new(RequestReason::Backfill, 0, 1, 0) };
+        lake.request(&later).await.unwrap();
+        let error = crate::testing::over(&store).requests().await.unwrap_err();
+        assert!(matches!(&error, ReadError::Newer { version: 2, known: 1, .. }), "{error}");
+        assert!(error.to_string().contains(&later.id), "{error}");
     }
 
     /// Scenario: a store that did not take a request.

@@ -12,8 +12,8 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::lake::Lake;
-use crate::record::ReadError;
-use crate::seal::{Damaged, seal, unseal};
+use crate::record::{ReadError, unseal_up_to};
+use crate::seal::{Damaged, seal};
 use crate::store::{Created, StoreError};
 
 /// Folder of all erasures that are not finished.
@@ -166,7 +166,7 @@ impl Lake {
             for number in 0.. {
                 let path = Path::from_iter([ERASURES, &id, &format!("{number:06}.json")]);
                 let Some(bytes) = self.store().read(&path).await? else { break };
-                let part: Part = read_part(&path, &bytes)?;
+                let part: Part = unseal_up_to(&path, &bytes, VERSION)?;
                 let known = erasure.get_or_insert_with(|| Erasure {
                     id: id.clone(),
                     ..Erasure::begin(&part.condition, &part.tables, part.at)
@@ -197,18 +197,6 @@ impl Lake {
     }
 }
 
-fn read_part(path: &Path, bytes: &[u8]) -> Result<Part, ReadError> {
-    #[derive(Deserialize)]
-    struct Version {
-        version: u32,
-    }
-    let Version { version } = unseal(path, bytes)?;
-    if version > VERSION {
-        return Err(ReadError::Newer { path: path.to_string(), version });
-    }
-    Ok(unseal(path, bytes)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,5 +225,24 @@ mod tests {
         assert!(found[0].affected_by(&["link".to_owned()]).is_empty());
         lake.finish_erasure(&erasure).await.unwrap();
         assert!(lake.erasures().await.unwrap().is_empty());
+    }
+
+    /// Scenario: a later release, whose erasures may say more, died in the middle of one.
+    /// Guarantees: this release names it and its version, and does not take it for one of its own.
+    #[tokio::test]
+    async fn an_erasure_of_a_later_release_is_refused() {
+        let (lake, _) = faulty_object();
+        let part = Part {
+            version: VERSION + 1,
+            condition: "site = 'a'".to_owned(),
+            tables: vec!["host".to_owned()],
+            at: 7,
+            affected: BTreeMap::new(),
+        };
+        let path = Path::from_iter([ERASURES, "later", "000000.json"]);
+        lake.store().create(&path, seal(&part).unwrap()).await.unwrap();
+        let error = lake.erasures().await.unwrap_err();
+        assert!(matches!(&error, ReadError::Newer { version: 2, known: 1, .. }), "{error}");
+        assert!(error.to_string().contains(path.as_ref()), "{error}");
     }
 }
