@@ -8,29 +8,49 @@
 --              is set here. 1 uses up just what is allowed, 2 twice as much: the burn rate of the SRE Workbook, chapter 5
 -- missed symbols, PRACH occasions  those of which nothing came in time
 -- late slots   downlink slots that layer 1 brought too late to be sent; requests for uplink slots that came too late
+WITH sums AS (
+    SELECT
+        tumble(ts, INTERVAL '60 seconds') AS window_start,
+        region,
+        site,
+        node,
+        cell,
+        ru,
+        nic,
+        sum(rx_early_packets_increase) AS early_packets,
+        sum(rx_on_time_packets_increase) AS on_time_packets,
+        sum(rx_late_packets_increase) AS late_packets,
+        max(rx_latest_seconds) AS latest_packet_seconds,
+        sum(missed_ul_symbols_increase) AS missed_ul_symbols,
+        sum(missed_prach_occasions_increase) AS missed_prach_occasions,
+        sum(late_dl_slots_increase) AS late_dl_slots,
+        sum(late_ul_slot_requests_increase) AS late_ul_slot_requests
+    FROM fronthaul
+    GROUP BY tumble(ts, INTERVAL '60 seconds'), region, site, node, cell, ru, nic
+),
+packets AS (
+    SELECT
+        *,
+        coalesce(early_packets, 0.0) + late_packets AS misses,
+        coalesce(early_packets, 0.0) + on_time_packets + late_packets AS received_packets
+    FROM sums
+)
 SELECT
-    tumble(ts, INTERVAL '60 seconds') AS window_start,
+    window_start,
     region,
     site,
     node,
     cell,
     ru,
     nic,
-    coalesce(sum(rx_early_packets_increase), 0.0) + sum(rx_on_time_packets_increase) + sum(rx_late_packets_increase)
-        AS received_packets,
-    sum(rx_early_packets_increase) AS early_packets,
-    sum(rx_late_packets_increase) AS late_packets,
-    CAST(sum(rx_late_packets_increase) AS DOUBLE) / nullif(
-        coalesce(sum(rx_early_packets_increase), 0.0) + sum(rx_on_time_packets_increase) + sum(rx_late_packets_increase), 0.0)
-        AS late_ratio,
-    (coalesce(sum(rx_early_packets_increase), 0.0) + sum(rx_late_packets_increase)) / nullif(
-        (1.0 - 0.9998)
-        * (coalesce(sum(rx_early_packets_increase), 0.0) + sum(rx_on_time_packets_increase) + sum(rx_late_packets_increase)), 0.0)
-        AS budget_used_ratio,
-    max(rx_latest_seconds) AS latest_packet_seconds,
-    sum(missed_ul_symbols_increase) AS missed_ul_symbols,
-    sum(missed_prach_occasions_increase) AS missed_prach_occasions,
-    sum(late_dl_slots_increase) AS late_dl_slots,
-    sum(late_ul_slot_requests_increase) AS late_ul_slot_requests
-FROM fronthaul
-GROUP BY tumble(ts, INTERVAL '60 seconds'), region, site, node, cell, ru, nic
+    received_packets,
+    early_packets,
+    late_packets,
+    CAST(late_packets AS DOUBLE) / nullif(received_packets, 0.0) AS late_ratio,
+    misses / nullif((1.0 - 0.9998) * received_packets, 0.0) AS budget_used_ratio,
+    latest_packet_seconds,
+    missed_ul_symbols,
+    missed_prach_occasions,
+    late_dl_slots,
+    late_ul_slot_requests
+FROM packets
