@@ -117,7 +117,7 @@ until_it "windows of this host are in the lake" windows_are_stored
 metrics() { curl -fsS "http://127.0.0.1:$admin/metrics"; }
 
 # pyarrow pushes the same body twice, and bodies that are refused: each row is stored once.
-"$venv/bin/python" tests/arrow_push.py "http://127.0.0.1:$http" 8
+"$venv/bin/python" tests/arrow_push.py "http://127.0.0.1:$http" --mistakes
 arrow_rows() { query "SELECT count(*) AS n, count(DISTINCT device) AS devices, sum(power_watts) AS watts, min(source) AS source
     FROM accelerator WHERE node = 'arrow-push'" | json '[x[0]["n"], x[0]["devices"], x[0]["watts"], x[0]["source"]]'; }
 arrow_rows_are_stored() { [ "$(arrow_rows)" = "[8, 8, 2428.0, 'arrow/ipc']" ]; }
