@@ -39,13 +39,19 @@ DESCRIBED_ROWS = 1 << 14
 LABELS = ["site", "node", "device"]
 
 
-def check_frame(con, table, what, frame, scan, rows, time):
+def instants(con, scan, time, labels):
+    """Rows and sum of their times by date and label, as DuckDB has them."""
+    by = ", ".join(["date", *labels])
+    grouped = con.execute(f"SELECT {by}, count(*), sum(epoch_us({time})) FROM {scan} GROUP BY {by}").fetchall()
+    return {(str(date), *values): (count, int(total)) for date, *values, count, total in grouped}
+
+
+def check_frame(table, what, frame, rows, time, labels, ours):
     """One table as a pandas frame: as many rows, UTC microseconds, labels that are text, the same instants by date and label."""
     check(f"{table}: {what} counts {rows}", len(frame) == rows, f"counted {len(frame)}")
     dtype = frame[time].dtype
     utc = str(dtype) == "datetime64[us, UTC]"
     check(f"{table}: {what} sees UTC microseconds", utc, str(dtype))
-    labels = [name for name in LABELS if name in frame]
     kinds = {name: frame[name].dtype for name in labels}
     # Text, or categories of text where a reader keeps the dictionary.
     texts = [kind.categories.dtype if isinstance(kind, pandas.CategoricalDtype) else kind for kind in kinds.values()]
@@ -60,11 +66,8 @@ def check_frame(con, table, what, frame, scan, rows, time):
         key = (date, *values)
         count, total = theirs.get(key, (0, 0))
         theirs[key] = (count + 1, total + int(at))
-    by = ", ".join(["date", *labels])
-    grouped = con.execute(f"SELECT {by}, count(*), sum(epoch_us({time})) FROM {scan} GROUP BY {by}").fetchall()
-    ours = {(str(date), *values): (count, int(total)) for date, *values, count, total in grouped}
     differ = {key: (theirs.get(key), ours.get(key)) for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key)}
-    check(f"{table}: {what} and DuckDB see the same instants by {by}", not differ, str(differ)[:2000])
+    check(f"{table}: {what} and DuckDB see the same instants by {', '.join(['date', *labels])}", not differ, str(differ)[:2000])
 
 
 def check_fields(table, path, time):
@@ -92,8 +95,8 @@ def delta_extension():
     return found[0]
 
 
-def check_delta(con, lake, table, rows, time):
-    """One table through its Delta log."""
+def check_delta(con, lake, table, rows, time, opened):
+    """One table through its Delta log, which deltalake has opened."""
     path = f"{lake}/{table}"
     scan = f"delta_scan('{path}')"
     count, dates = con.execute(f"SELECT count(*), count(DISTINCT date) FROM {scan}").fetchone()
@@ -117,7 +120,6 @@ def check_delta(con, lake, table, rows, time):
     dtype = frame.schema[time]
     check(f"{table}: Polars sees UTC microseconds through Delta", dtype == polars.Datetime("us", "UTC"), str(dtype))
 
-    opened = deltalake.DeltaTable(path)
     found = opened.to_pyarrow_dataset().count_rows()
     check(f"{table}: deltalake counts {rows}", found == rows, f"counted {found}")
     fields = {field.name: field for field in opened.schema().fields}
@@ -185,13 +187,15 @@ def main(lake, counts_path):
         data = pyarrow.dataset.dataset(f"{lake}/{table}", format="parquet", partitioning="hive")
         check(f"{table}: pyarrow counts {rows}", data.count_rows() == rows, f"counted {data.count_rows()}")
 
-        wanted = [time, "date", *(name for name in LABELS if name in data.schema.names)]
+        labels = [name for name in LABELS if name in data.schema.names]
+        wanted = [time, "date", *labels]
+        ours = instants(con, scan, time, labels)
+        opened = deltalake.DeltaTable(f"{lake}/{table}")
         frame = pandas.read_parquet(f"{lake}/{table}", columns=wanted)
-        check_frame(con, table, "pandas", frame, scan, rows, time)
-        frame = deltalake.DeltaTable(f"{lake}/{table}").to_pandas(columns=wanted)
-        check_frame(con, table, "pandas through deltalake", frame, scan, rows, time)
+        check_frame(table, "pandas", frame, rows, time, labels, ours)
+        check_frame(table, "pandas through deltalake", opened.to_pandas(columns=wanted), rows, time, labels, ours)
         check_fields(table, max(files, key=lambda file: pyarrow.parquet.read_metadata(file).num_rows), time)
-        check_delta(con, lake, table, rows, time)
+        check_delta(con, lake, table, rows, time, opened)
 
         meta = pyarrow.parquet.ParquetFile(files[0])
         group = meta.metadata.row_group(0)
