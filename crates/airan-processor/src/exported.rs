@@ -29,12 +29,13 @@ impl Exported {
         Exported { budget: spec.series_budget, ..Exported::default() }
     }
 
-    /// Adds the windows' values.
+    /// Adds the windows' values. A value of 0 begins a series: a counter that is first seen at its first rise would hide that rise
+    /// from `rate` and `increase`.
     pub fn add(&mut self, spec: &PipelineSpec, windows: &[ClosedWindow]) {
         for (metric, declared) in spec.metrics.iter().enumerate().filter(|(_, m)| m.ty == MetricType::Counter) {
             for window in windows {
                 let Some(values) = values_of(declared, &window.rows) else { continue };
-                for (labels, value) in values.filter(|(_, value)| value.is_finite() && *value > 0.0) {
+                for (labels, value) in values.filter(|(_, value)| value.is_finite() && *value >= 0.0) {
                     self.add_one(metric, labels, value);
                 }
             }
@@ -48,7 +49,10 @@ impl Exported {
             std::collections::btree_map::Entry::Vacant(series) if has_room => {
                 series.insert(value);
             }
-            std::collections::btree_map::Entry::Vacant(_) => *self.overflow.entry(metric).or_default() += value,
+            std::collections::btree_map::Entry::Vacant(_) if value > 0.0 => {
+                *self.overflow.entry(metric).or_default() += value;
+            }
+            std::collections::btree_map::Entry::Vacant(_) => {}
         }
     }
 }
@@ -78,4 +82,39 @@ pub(crate) fn cells_of<'a>(
         let numbers = values.as_primitive::<Float64Type>();
         (labels.iter().map(label).collect(), numbers.is_valid(row).then(|| numbers.value(row)))
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Float64Array, StringArray};
+
+    use super::*;
+
+    /// Scenario: a counter that reports no rise, one that has nothing to say, then a rise; one more series than the budget.
+    /// Guarantees: a series begins at 0, so that its first rise shows; null begins none; what has no room shows where it rose.
+    #[test]
+    fn a_counter_begins_at_zero() {
+        let text = "name: faults\ndescription: faults\ntable: faults\nlateness: 10s\nstaleness_windows: 3\nseries_budget: 2\n\
+            metrics:\n  - {column: faults, name: airan_faults_total, type: counter, unit: count, help: faults, labels: [site]}\n";
+        let spec = airan_window::pipeline::parse(text).unwrap();
+        let window = |rows: &[(&str, Option<f64>)]| {
+            let (site, faults): (Vec<&str>, Vec<Option<f64>>) = rows.iter().copied().unzip();
+            let columns: [(&str, ArrayRef); 2] =
+                [("site", Arc::new(StringArray::from(site))), ("faults", Arc::new(Float64Array::from(faults)))];
+            ClosedWindow { start: 0, end: 1, rows: RecordBatch::try_from_iter(columns).unwrap() }
+        };
+        let mut exported = Exported::new(&spec);
+        let of = |exported: &Exported| -> Vec<(String, f64)> {
+            exported.series.iter().map(|((_, labels), value)| (labels[0].to_string(), *value)).collect()
+        };
+        exported.add(&spec, &[window(&[("a", Some(0.0)), ("b", None), ("c", Some(f64::NAN))])]);
+        assert_eq!(of(&exported), [("a".to_owned(), 0.0)]);
+        exported.add(&spec, &[window(&[("a", Some(2.0)), ("b", Some(0.0)), ("c", Some(0.0))])]);
+        assert_eq!(of(&exported), [("a".to_owned(), 2.0), ("b".to_owned(), 0.0)]);
+        assert!(exported.overflow.is_empty());
+        exported.add(&spec, &[window(&[("c", Some(3.0))])]);
+        assert_eq!(exported.overflow.values().copied().collect::<Vec<_>>(), [3.0]);
+    }
 }

@@ -1,4 +1,4 @@
-//! The admin server: metrics, health, and the nodes without a site.
+//! The admin server: metrics, health, the nodes without a site, and the page.
 //!
 //! It is up before the roles are and after they have gone, so that a process that cannot start says why. It reads only what
 //! roles report; nothing here can hold a role up.
@@ -9,7 +9,6 @@ use std::time::Duration;
 use airan_gateway::Intake;
 use airan_model::time::format_rfc3339;
 use anyhow::{Context, Result};
-use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -21,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AdminSection, ConfigError};
+use crate::page::{self, About, Guard, LakeView, Trouble};
 
 /// How long a check may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -41,6 +41,8 @@ struct Inner {
     /// Why nothing works yet.
     starting: Mutex<Option<String>>,
     gateway: OnceLock<Intake>,
+    about: OnceLock<About>,
+    lake: OnceLock<LakeView>,
 }
 
 /// A node that sends rows and that no inventory places.
@@ -79,6 +81,35 @@ impl Admin {
         let _ = self.inner.gateway.set(intake);
     }
 
+    /// Says what the process is. The first call counts.
+    pub fn introduce(&self, about: About) {
+        let _ = self.inner.about.set(about);
+    }
+
+    /// What the process is; nothing before it is known.
+    pub fn about(&self) -> About {
+        self.inner.about.get().cloned().unwrap_or_default()
+    }
+
+    /// Adds the lake, once it is open, for the page.
+    pub fn show_lake(&self, view: LakeView) {
+        let _ = self.inner.lake.set(view);
+    }
+
+    /// The lake of this process.
+    ///
+    /// # Errors
+    /// If it is not open yet, or this process has none.
+    pub fn lake_view(&self) -> Result<&LakeView, Trouble> {
+        self.inner.lake.get().ok_or_else(|| match self.about().roles.contains(&"processor") {
+            true => Trouble::NotNow("the lake is not open yet; /readyz says what is waited for".to_owned()),
+            false => {
+                let told = "this process has no lake: open the page of a processor, on its admin port";
+                Trouble::NotHere(told.to_owned())
+            }
+        })
+    }
+
     /// Takes the port.
     ///
     /// # Errors
@@ -90,20 +121,20 @@ impl Admin {
             .with_context(|| format!("cannot listen on {} (set another address in admin.listen)", section.listen))
     }
 
-    /// Serves until stopped.
-    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
-        let routes = Router::new()
-            .route("/", get(index))
+    /// Serves until stopped, by the names of the port's address and by `hosts`.
+    pub async fn serve(self, listener: TcpListener, hosts: &[String], stop: CancellationToken) -> std::io::Result<()> {
+        let guard = Guard::of(listener.local_addr()?, hosts);
+        let routes = page::routes()
             .route("/metrics", get(metrics))
             .route("/livez", get(|| async { "alive\n" }))
             .route("/readyz", get(readyz))
             .route("/inventory/missing", get(missing))
             .with_state(self);
-        axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
+        axum::serve(listener, page::guarded(routes, guard)).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 
     /// What keeps the process from working, a line each; empty when it is ready.
-    async fn troubles(&self) -> Vec<String> {
+    pub async fn troubles(&self) -> Vec<String> {
         if let Some(why) = &*self.inner.starting.lock().unwrap_or_else(PoisonError::into_inner) {
             return vec![format!("starting: {why}")];
         }
@@ -117,10 +148,6 @@ impl Admin {
         });
         futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
-}
-
-async fn index() -> &'static str {
-    "airan\n/metrics\n/livez\n/readyz\n/inventory/missing\n"
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
@@ -178,11 +205,11 @@ mod tests {
     /// Guarantees: refused in one line that names the setting.
     #[tokio::test]
     async fn the_admin_port_is_refused_by_name() {
-        let open = AdminSection { listen: "0.0.0.0:0".parse().unwrap(), insecure: false };
+        let open = AdminSection { listen: "0.0.0.0:0".parse().unwrap(), insecure: false, hosts: Vec::new() };
         let told = Admin::bind(&open).await.unwrap_err();
         assert!(told.is::<ConfigError>() && told.to_string().contains("admin.insecure"), "{told}");
-        let first = Admin::bind(&AdminSection { insecure: true, ..open }).await.unwrap();
-        let taken = AdminSection { listen: first.local_addr().unwrap(), insecure: true };
+        let first = Admin::bind(&AdminSection { insecure: true, ..open.clone() }).await.unwrap();
+        let taken = AdminSection { listen: first.local_addr().unwrap(), insecure: true, ..open };
         let told = format!("{:#}", Admin::bind(&taken).await.unwrap_err());
         assert!(told.contains("admin.listen") && told.contains("in use"), "{told}");
     }

@@ -40,6 +40,7 @@ fn text(program: &str, node: &str, lake: &str, shown: &Shown, admin: SocketAddr,
     let (admin, http) = (reachable(admin), reachable(doors.http));
     format!(
         "airan is up as node {node}; Ctrl-C ends it.
+  page     http://{admin}/
   metrics  http://{admin}/metrics
   lake     {lake}
   doors    OTLP/HTTP http://{http}, OTLP/gRPC {grpc}
@@ -85,6 +86,7 @@ mod tests {
             text("target/release/airan", "it's", "my data/lake", &shown, "127.0.0.1:4320".parse().unwrap(), doors);
         assert!(text.contains("target/release/airan query --data 'my data' \"SELECT "), "{text}");
         assert!(text.contains("http://127.0.0.1:4318/v1/ndjson\n") && text.contains("OTLP/gRPC [::1]:4317"), "{text}");
+        assert!(text.contains("page     http://127.0.0.1:4320/\n"), "{text}");
         assert!(text.contains(r#""node":"it'\''s""#), "{text}");
     }
 }

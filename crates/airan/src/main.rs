@@ -12,6 +12,7 @@ mod config;
 mod inventory;
 mod logging;
 mod output;
+mod page;
 mod pipelines;
 mod process;
 mod process_metrics;

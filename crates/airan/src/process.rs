@@ -71,9 +71,9 @@ impl Process {
         let rest = CancellationToken::new();
         admin.starting(Some("the roles are being assembled"));
         tokio::spawn({
-            let (admin, stop) = (admin.clone(), rest.clone());
+            let (admin, hosts, stop) = (admin.clone(), config.admin.hosts.clone(), rest.clone());
             async move {
-                if let Err(error) = admin.serve(listener, stop).await {
+                if let Err(error) = admin.serve(listener, &hosts, stop).await {
                     tracing::error!(%error, "the admin server broke");
                 }
             }

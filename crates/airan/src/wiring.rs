@@ -31,13 +31,14 @@ use tokio::sync::watch;
 use crate::banner::{self, Shown};
 use crate::bus_metrics::BusMetrics;
 use crate::config::{Config, ConfigError};
+use crate::page::{About, LakeView, PipelineView};
 use crate::process::{Process, registered};
 use crate::{inventory, pipelines};
 
 /// `airan up`: every role in one process.
 pub async fn up(config: Config, shown: Shown) -> Result<()> {
     let catalog = load_catalog(&config)?;
-    let mut process = Process::start(&config).await?;
+    let mut process = start(&config, &["agent", "gateway", "processor"]).await?;
     let config = as_member(config, &process)?;
     let doors = open_doors(&config, &process).await?;
     let bus = open_bus(&config, &mut process).await?;
@@ -60,7 +61,7 @@ pub async fn agent(config: Config) -> Result<()> {
         message: "agent.uplink.url is not set: write the gateway's address, as http://host:4318".to_owned(),
     })?;
     let catalog = load_catalog(&config)?;
-    let mut process = Process::start(&config).await?;
+    let mut process = start(&config, &["agent"]).await?;
     let agent = make_agent(&config, &process, &catalog, Uplink::Http { url })?;
     process.work("agent", config.agent.drain.get(), |stop| run_agent(agent, stop));
     process.run().await
@@ -70,7 +71,7 @@ pub async fn agent(config: Config) -> Result<()> {
 pub async fn gateway(config: Config) -> Result<()> {
     needs_kafka(&config, "gateway")?;
     let catalog = load_catalog(&config)?;
-    let mut process = Process::start(&config).await?;
+    let mut process = start(&config, &["gateway"]).await?;
     let doors = open_doors(&config, &process).await?;
     let bus = open_bus(&config, &mut process).await?;
     let gateway = make_gateway(&config, &process, doors, &catalog, &bus)?;
@@ -82,12 +83,23 @@ pub async fn gateway(config: Config) -> Result<()> {
 pub async fn processor(config: Config) -> Result<()> {
     needs_kafka(&config, "processor")?;
     let catalog = load_catalog(&config)?;
-    let mut process = Process::start(&config).await?;
+    let mut process = start(&config, &["processor"]).await?;
     let config = as_member(config, &process)?;
     let bus = open_bus(&config, &mut process).await?;
     let processor = make_processor(&config, &mut process, &catalog, &bus).await?;
     process.work("processor", config.processor.stop_within.get(), |stop| run_processor(processor, stop));
     process.run().await
+}
+
+/// The process, which from here on can be asked how it is.
+async fn start(config: &Config, roles: &[&'static str]) -> Result<Process> {
+    let process = Process::start(config).await?;
+    let bus = match config.bus {
+        BusSettings::Kafka(_) => "kafka",
+        BusSettings::Local(_) => "local",
+    };
+    process.admin.introduce(About { node: config.node_name()?, roles: roles.to_vec(), bus });
+    Ok(process)
 }
 
 /// The configuration with this processor's name settled, for the lake's records and for the group of processors. A
@@ -157,6 +169,8 @@ async fn make_processor(
     lake.set_owner(&config.instance_name(process.admin_address.port())?);
     let registry = process.admin.registry();
     registered("lake", lake.metrics().register(registry))?;
+    let shown = pipelines.iter().map(PipelineView::of).collect();
+    process.admin.show_lake(LakeView::new(lake.clone(), shown, process.clock.clone()));
     let (bus, catalog, clock) = (Arc::clone(bus), Arc::clone(catalog), process.clock.clone());
     let processor = Processor::new(config.processor.clone(), bus, lake, catalog, pipelines, clock)?;
     registered("processor", processor.metrics().register(registry))?;

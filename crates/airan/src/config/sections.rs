@@ -40,10 +40,12 @@ pub struct PipelinesSection {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdminSection {
-    /// Address of `/metrics` and its neighbours.
+    /// Address of the page, `/metrics` and their neighbours.
     pub listen: SocketAddr,
     /// Lets it listen on other than loopback addresses.
     pub insecure: bool,
+    /// Names besides those of loopback that it answers to while it listens on loopback.
+    pub hosts: Vec<String>,
 }
 
 impl AdminSection {
