@@ -1,5 +1,8 @@
 //! `airan up`: what a newcomer sees in the first minute, and what survives a kill.
 
+#[path = "demo.rs"]
+mod demo;
+
 use std::time::Duration;
 
 use serde_json::json;

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::collect::{Collector, Kernel};
+use crate::demo;
 use crate::metrics::AgentMetrics;
 use crate::queue::{Portion, Queue};
 use crate::rows::to_rows;
@@ -95,6 +96,7 @@ pub struct Agent {
     targets: Vec<Target>,
     client: reqwest::Client,
     line: Line,
+    is_simulating: bool,
 }
 
 impl Agent {
@@ -138,7 +140,12 @@ impl Agent {
             metrics,
             stamp: Stamp::new(BatchId::random_from(rand::random())),
         };
-        Ok(Agent { settings, shared: Arc::new(shared), targets, client, line })
+        Ok(Agent { settings, shared: Arc::new(shared), targets, client, line, is_simulating: false })
+    }
+
+    /// In place of all that the settings tell it to collect, rows of a made-up site: see [`crate::demo`].
+    pub fn simulating(self) -> Agent {
+        Agent { is_simulating: true, ..self }
     }
 
     /// The agent's metrics; the caller registers them.
@@ -148,7 +155,7 @@ impl Agent {
 
     /// Runs until `stop`, then sends what is queued, for at most the `drain` setting. What is left then is dropped and counted.
     pub async fn run(self, stop: CancellationToken) {
-        let Agent { settings, shared, targets, client, line } = self;
+        let Agent { settings, shared, targets, client, line, is_simulating } = self;
         let finish = CancellationToken::new();
         let sender = Sender {
             line,
@@ -159,18 +166,10 @@ impl Agent {
         let sending = tokio::spawn(sender.run(finish.clone(), settings.drain.get()));
 
         let mut collecting = JoinSet::new();
-        let kernel = Kernel {
-            proc_path: settings.proc_path.clone(),
-            sys_path: settings.sys_path.clone(),
-            links_ignored: settings.links_ignored.clone(),
-        };
-        for (collector, own) in [(Collector::Host, &settings.host), (Collector::Link, &settings.links)] {
-            if own.enabled {
-                collecting.spawn(collect(collector, own.clone(), kernel.clone(), Arc::clone(&shared), stop.clone()));
-            }
-        }
-        for target in targets {
-            collecting.spawn(scrape::run(target, client.clone(), Arc::clone(&shared), stop.clone()));
+        if is_simulating {
+            collecting.spawn(demo::run(settings.demo.clone(), Arc::clone(&shared), stop.clone()));
+        } else {
+            start_collecting(&mut collecting, &settings, targets, &client, &shared, &stop);
         }
         stop.cancelled().await;
         while let Some(ended) = collecting.join_next().await {
@@ -182,6 +181,30 @@ impl Agent {
         if let Err(error) = sending.await {
             tracing::error!(%error, "the uplink broke");
         }
+    }
+}
+
+/// Sets to work whatever the settings tell the agent to collect.
+fn start_collecting(
+    collecting: &mut JoinSet<()>,
+    settings: &Settings,
+    targets: Vec<Target>,
+    client: &reqwest::Client,
+    shared: &Arc<Shared>,
+    stop: &CancellationToken,
+) {
+    let kernel = Kernel {
+        proc_path: settings.proc_path.clone(),
+        sys_path: settings.sys_path.clone(),
+        links_ignored: settings.links_ignored.clone(),
+    };
+    for (collector, own) in [(Collector::Host, &settings.host), (Collector::Link, &settings.links)] {
+        if own.enabled {
+            collecting.spawn(collect(collector, own.clone(), kernel.clone(), Arc::clone(shared), stop.clone()));
+        }
+    }
+    for target in targets {
+        collecting.spawn(scrape::run(target, client.clone(), Arc::clone(shared), stop.clone()));
     }
 }
 

@@ -10,11 +10,14 @@
 //! without gaps. So sending it twice is harmless, and rows that had to be dropped show as a gap. The queue is bounded; while
 //! the gateway is away the oldest rows go first, and are counted.
 //!
+//! With [`Agent::simulating`] none of this machine's rows are collected but those of a made-up site ([`demo`]).
+//!
 //! At every moment, and after [`Agent::run`]: collected = acknowledged + queued + dropped (by reason).
 
 mod address;
 mod agent;
 mod collect;
+pub mod demo;
 mod metrics;
 mod queue;
 mod rows;
@@ -26,5 +29,7 @@ mod uplink;
 pub use address::Address;
 pub use agent::{Agent, AgentError};
 pub use metrics::AgentMetrics;
-pub use settings::{CollectorSettings, QueueSettings, ScrapeSettings, Settings, TargetSettings, UplinkSettings};
+pub use settings::{
+    CollectorSettings, DemoSettings, QueueSettings, ScrapeSettings, Settings, TargetSettings, UplinkSettings,
+};
 pub use uplink::{Submit, Uplink, UplinkError};

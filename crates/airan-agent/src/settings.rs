@@ -32,7 +32,23 @@ pub struct Settings {
     pub uplink: UplinkSettings,
     /// How long the agent may take to send what is queued when it is told to stop.
     pub drain: DurationSetting,
+    /// The simulated site of `airan up --demo`.
+    pub demo: DemoSettings,
 }
+
+/// The simulated site.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DemoSettings {
+    /// How long its bad day lasts before it begins again: 1 minute to 6 hours. A tenth of it a node is silent and its rows are
+    /// held in memory.
+    pub day: DurationSetting,
+    /// Another seed, other numbers.
+    pub seed: u64,
+}
+
+/// Shortest and longest day of the simulated site.
+const DEMO_DAY: std::ops::RangeInclusive<u64> = 60..=6 * 3_600;
 
 /// One of the agent's own collectors.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -143,6 +159,7 @@ impl Settings {
             .not_zero("uplink.request_rows", self.uplink.request_rows as u64)
             .not_zero("uplink.request_bytes", self.uplink.request_bytes.get())
             .timer("drain", self.drain)
+            .require("demo.day", DEMO_DAY.contains(&self.demo.day.get().as_secs()), "must be 1m to 6h")
             .finish()
     }
 
@@ -160,6 +177,7 @@ targets: []
 queue: {rows: 200000, bytes: 64MiB}
 uplink: {timeout: 30s, backoff_min: 500ms, backoff_max: 30s, give_up_after: 24h, request_rows: 20000, request_bytes: 4MiB}
 drain: 5s
+demo: {day: 30m, seed: 1}
 ";
         serde_saphyr::from_str(yaml).unwrap()
     }
@@ -206,6 +224,8 @@ mod tests {
             (Box::new(move |s| s.uplink.give_up_after = zero), "agent.uplink.give_up_after"),
             (Box::new(|s| s.uplink.request_rows = 0), "agent.uplink.request_rows"),
             (Box::new(move |s| s.drain = zero), "agent.drain"),
+            (Box::new(|s| s.demo.day = "59s".parse().unwrap()), "agent.demo.day"),
+            (Box::new(|s| s.demo.day = "7h".parse().unwrap()), "agent.demo.day"),
         ];
         for (change, told) in cases {
             let mut wrong = good();

@@ -3,8 +3,11 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
+use airan_agent::demo::Incident;
 use airan_gateway::Addresses;
+use airan_model::settings::DurationSetting;
 use anyhow::Result;
 
 use crate::config::Config;
@@ -15,6 +18,8 @@ pub struct Shown {
     pub data: Option<PathBuf>,
     /// `--config`.
     pub config: Option<PathBuf>,
+    /// `--demo`.
+    pub demo: bool,
 }
 
 /// Prints it to stdout.
@@ -23,7 +28,10 @@ pub struct Shown {
 /// If stdout is closed or this machine has no name.
 pub fn print(config: &Config, shown: &Shown, admin: SocketAddr, doors: Addresses) -> Result<()> {
     let program = std::env::args().next().unwrap_or_else(|| "airan".to_owned());
-    let text = text(&program, &config.node_name()?, &config.lake.path, shown, admin, doors);
+    let mut text = text(&program, &config.node_name()?, &config.lake.path, shown, admin, doors);
+    if shown.demo {
+        text.push_str(&demo_text(config.agent.demo.day.get()));
+    }
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
@@ -53,6 +61,21 @@ fn text(program: &str, node: &str, lake: &str, shown: &Shown, admin: SocketAddr,
     )
 }
 
+/// What a user of the demo must know, and when to look.
+fn demo_text(day: Duration) -> String {
+    let shown = |at: Duration| DurationSetting::from(Duration::from_secs(at.as_secs()));
+    let mut text = format!(
+        "  demo     SIMULATED: every number of site demo-site is made up, its rows have source = 'demo'. Its bad day of {} begins
+           now, and again when it is over:
+",
+        shown(day)
+    );
+    for Incident { begins, ends, what } in airan_agent::demo::incidents(day) {
+        text.push_str(&format!("           +{} to +{}: {what}\n", shown(begins), shown(ends)));
+    }
+    text
+}
+
 /// An address to connect to, of one to listen on.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
@@ -80,7 +103,7 @@ mod tests {
     /// Guarantees: the printed lines can be given to a shell as they are.
     #[test]
     fn printed_lines_can_be_copied() {
-        let shown = Shown { data: Some("my data".into()), config: None };
+        let shown = Shown { data: Some("my data".into()), config: None, demo: false };
         let doors = Addresses { http: "0.0.0.0:4318".parse().unwrap(), grpc: "[::]:4317".parse().unwrap() };
         let text =
             text("target/release/airan", "it's", "my data/lake", &shown, "127.0.0.1:4320".parse().unwrap(), doors);
@@ -88,5 +111,12 @@ mod tests {
         assert!(text.contains("http://127.0.0.1:4318/v1/ndjson\n") && text.contains("OTLP/gRPC [::1]:4317"), "{text}");
         assert!(text.contains("page     http://127.0.0.1:4320/\n"), "{text}");
         assert!(text.contains(r#""node":"it'\''s""#), "{text}");
+    }
+
+    #[test]
+    fn the_demo_says_that_it_is_one_and_when_to_look() {
+        let text = demo_text(Duration::from_secs(1_800));
+        assert!(text.contains("SIMULATED") && text.contains("source = 'demo'"), "{text}");
+        assert!(text.contains("+3m to +6m: cell demo-cell-3 is full"), "{text}");
     }
 }

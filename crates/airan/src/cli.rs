@@ -81,12 +81,20 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct UpArgs {
-    /// Folder for log and lake [default: ./data]
+    /// Folder for log and lake [default: ./data, with --demo ./data/demo]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Configuration file with what differs from config/defaults.yaml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Simulates a site in place of collecting anything: two servers, four GPUs, six cells, and one bad day
+    ///
+    /// All numbers are made up; the rows carry source = 'demo'. How long the day lasts is `agent.demo.day`.
+    #[arg(long)]
+    demo: bool,
+    /// Lets simulated and real rows into one lake
+    #[arg(long)]
+    mix: bool,
 }
 
 #[derive(Debug, Args)]
@@ -126,11 +134,12 @@ impl Cli {
     /// Does what the command line asks for.
     pub fn run(self) -> Result<()> {
         match self.command {
-            Command::Up(args) => {
-                let loaded = config::load(args.config.as_deref(), Mode::Up, args.data.as_deref())?;
+            Command::Up(UpArgs { data, config, demo, mix }) => {
+                let data = data.or_else(|| demo.then(|| crate::demo::DATA.into()));
+                let loaded = config::load(config.as_deref(), Mode::Up, data.as_deref())?;
                 logging::start(&loaded.config.log)?;
-                let shown = crate::banner::Shown { data: args.data, config: args.config };
-                block_on(wiring::up(loaded.config, shown))
+                let choice = crate::demo::Choice { demo, mix };
+                block_on(wiring::up(loaded.config, crate::banner::Shown { data, config, demo }, choice))
             }
             Command::Agent(args) => block_on(wiring::agent(args.load()?)),
             Command::Gateway(args) => block_on(wiring::gateway(args.load()?)),

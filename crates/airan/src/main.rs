@@ -9,6 +9,7 @@ mod bus_metrics;
 mod cli;
 mod commands;
 mod config;
+mod demo;
 mod inventory;
 mod logging;
 mod output;

@@ -21,6 +21,7 @@ use airan_decode::DecodedRows;
 use airan_gateway::{Door, Doors, Gateway, Intake, Refusal};
 use airan_lake::Lake;
 use airan_model::catalog::Catalog;
+use airan_model::inventory::Inventory;
 use airan_model::reject::Reason;
 use airan_model::settings::Secret;
 use airan_model::time::Clock;
@@ -33,19 +34,22 @@ use crate::bus_metrics::BusMetrics;
 use crate::config::{Config, ConfigError};
 use crate::page::{About, LakeView, PipelineView};
 use crate::process::{Process, registered};
-use crate::{inventory, pipelines};
+use crate::{demo, inventory, pipelines};
 
-/// `airan up`: every role in one process.
-pub async fn up(config: Config, shown: Shown) -> Result<()> {
+/// `airan up`: every role in one process. With the demo its agent makes up a site and collects nothing.
+pub async fn up(config: Config, shown: Shown, choice: demo::Choice) -> Result<()> {
+    demo::begin(&config, choice)?;
+    let inventory = if choice.demo { Some(demo::inventory()?) } else { None };
     let catalog = load_catalog(&config)?;
     let mut process = start(&config, &["agent", "gateway", "processor"]).await?;
     let config = as_member(config, &process)?;
     let doors = open_doors(&config, &process).await?;
     let bus = open_bus(&config, &mut process).await?;
-    let gateway = make_gateway(&config, &process, doors, &catalog, &bus)?;
+    let gateway = make_gateway(&config, &process, doors, &catalog, &bus, inventory)?;
     let processor = make_processor(&config, &mut process, &catalog, &bus).await?;
     let uplink = Uplink::InProcess(submit_to(gateway.intake(), config.node_name()?));
     let agent = make_agent(&config, &process, &catalog, uplink)?;
+    let agent = if choice.demo { agent.simulating() } else { agent };
     banner::print(&config, &shown, process.admin_address, gateway.addresses())?;
 
     process.work("agent", config.agent.drain.get(), |stop| run_agent(agent, stop));
@@ -74,7 +78,7 @@ pub async fn gateway(config: Config) -> Result<()> {
     let mut process = start(&config, &["gateway"]).await?;
     let doors = open_doors(&config, &process).await?;
     let bus = open_bus(&config, &mut process).await?;
-    let gateway = make_gateway(&config, &process, doors, &catalog, &bus)?;
+    let gateway = make_gateway(&config, &process, doors, &catalog, &bus, None)?;
     process.work("gateway", config.gateway.drain.get(), |stop| run_gateway(gateway, stop));
     process.run().await
 }
@@ -140,15 +144,20 @@ async fn open_bus(config: &Config, process: &mut Process) -> Result<Arc<dyn Bus>
     Ok(bus)
 }
 
+/// The gateway. `fixed` is an inventory in place of the configuration's.
 fn make_gateway(
     config: &Config,
     process: &Process,
     doors: Doors,
     catalog: &Arc<Catalog>,
     bus: &Arc<dyn Bus>,
+    fixed: Option<Inventory>,
 ) -> Result<Gateway> {
-    let (publish, inventory) = watch::channel(Arc::new(inventory::load(config)?));
-    tokio::spawn(inventory::follow(config.clone(), publish, process.rest()));
+    let is_fixed = fixed.is_some();
+    let (publish, inventory) = watch::channel(Arc::new(fixed.map_or_else(|| inventory::load(config), Ok)?));
+    if !is_fixed {
+        tokio::spawn(inventory::follow(config.clone(), publish, process.rest()));
+    }
     let (bus, catalog, clock) = (Arc::clone(bus), Arc::clone(catalog), process.clock.clone());
     let gateway = doors.lead_to(bus, catalog, inventory, clock);
     process.admin.show_missing_of(gateway.intake());
