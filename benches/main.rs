@@ -11,6 +11,7 @@
 
 mod bus;
 mod compact;
+mod decoders;
 mod door;
 mod fleet;
 mod memory;
@@ -40,7 +41,7 @@ struct Arguments {
     /// Accelerator rows of the stage's benchmarks
     #[arg(long, default_value_t = ROWS)]
     rows: usize,
-    /// Only these groups: stage, door, memory, restate, compact, commits, recovery, scaling
+    /// Only these groups: stage, decoders, door, memory, restate, compact, commits, recovery, scaling
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     #[command(subcommand)]
@@ -85,6 +86,16 @@ fn all(rows: usize, only: &[String]) -> Result<()> {
         let encode = run("parquet", seconds)?;
         let stage = run("stage", seconds)?;
         report::stage(&decode, &group, &encode, &stage);
+    }
+    if is_wanted("decoders") {
+        println!(
+            "\ndecoders, each beside the parser of its format alone, {} times a body of 1,000 values or more\n",
+            decoders::ROUNDS
+        );
+        for decoder in decoders::DECODERS {
+            let bare = run(&format!("bare:{decoder}"), 0)?;
+            report::decoder(&bare, &run(&format!("decoder:{decoder}"), 0)?);
+        }
     }
     if is_wanted("door") {
         println!("\n{REQUESTS} OTLP/HTTP requests of {} points\n", otlp::POINTS);
@@ -158,7 +169,11 @@ fn part(name: &str, size: usize) -> Result<()> {
             "recovery" => shards::recovery(size).await,
             "shards_1" => shards::shards(size, 1).await,
             "shards_2" => shards::shards(size, 2).await,
-            _ => bail!("no part `{name}`"),
+            _ => match name.split_once(':') {
+                Some(("bare", decoder)) => decoders::baseline(decoder),
+                Some(("decoder", decoder)) => decoders::measure(decoder),
+                _ => bail!("no part `{name}`"),
+            },
         }
     })?;
     println!("{}", serde_json::to_string(&part)?);

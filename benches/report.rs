@@ -60,7 +60,7 @@ impl Part {
     /// One line.
     pub fn print(&self, name: &str) {
         println!(
-            "{name:<10} {:>7.2} M/CPU-s   {:>6.2} CPU-s  {:>6.2} s elapsed  peak {:>6.0} MiB, of which input {:>6.0} MiB",
+            "{name:<18} {:>7.2} M/CPU-s   {:>6.2} CPU-s  {:>6.2} s elapsed  peak {:>6.0} MiB, of which input {:>6.0} MiB",
             self.rate(),
             self.cpu,
             self.wall,
@@ -92,6 +92,11 @@ pub fn door(prost: &Part, door: &Part) {
         door.rate(),
         100.0 * door.rate() / prost.rate()
     );
+}
+
+/// A decoder beside its parser.
+pub fn decoder(bare: &Part, decoder: &Part) {
+    println!("  {:.0} % of the parser alone", 100.0 * decoder.rate() / bare.rate());
 }
 
 /// Compaction beside a plain copy of the same files.

@@ -6,6 +6,7 @@
 mod whole {
     mod agent;
     mod architecture;
+    mod backfill;
     mod bad_input;
     mod broker;
     mod edge;

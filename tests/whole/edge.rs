@@ -134,6 +134,20 @@ impl Edge {
         format!("gateway: {{http: \"127.0.0.1:{}\", grpc: \"127.0.0.1:{}\", tick: 1s}}\n", self.http, free_port())
     }
 
+    /// Adds sections to the configuration of `airan up`.
+    pub fn add_to_up(&self, text: &str) {
+        let path = self.folder.path().join("up.yaml");
+        let known = std::fs::read_to_string(&path).expect("up.yaml");
+        self.write("up.yaml", &format!("{known}{text}"));
+    }
+
+    /// Writes a file, and the folders it lies in.
+    pub fn write_in(&self, file: &str, text: &str) {
+        let path = self.folder.path().join(file);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder takes folders");
+        self.write(file, text);
+    }
+
     pub fn write(&self, file: &str, text: &str) {
         std::fs::write(self.folder.path().join(file), text).expect("the folder takes a file");
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use airan_model::causes;
 use airan_model::crash;
 use airan_model::time::Micros;
 
@@ -14,7 +15,6 @@ use crate::delta::{Change, DeltaError, DeltaTable};
 use crate::files::{Live, counted};
 use crate::lake::Lake;
 use crate::layout::Shard;
-use crate::publish::causes;
 use crate::record::{self, ReadError};
 use crate::schema;
 

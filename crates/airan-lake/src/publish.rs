@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use airan_model::causes;
 use airan_model::crash;
 use airan_model::time::Micros;
 use object_store::path::Path;
@@ -198,18 +199,6 @@ fn newest(files: &[Live]) -> Vec<(Shard, u64)> {
         *n = origin.n.max(*n);
     }
     newest.into_iter().collect()
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ pub mod settings;
 pub mod time;
 pub mod unit;
 
+mod causes;
 mod yaml;
 
+pub use causes::causes;
 pub use yaml::Place;

@@ -3,6 +3,7 @@
 //! Rebalance is an event in the same queue as messages: a revoked shard is told to stop and the partitions are given up when
 //! its last commit is done, while the others go on.
 
+use airan_model::causes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::board::Status;
 use crate::threads::Threads;
-use crate::worker::{End, MESSAGE_OVERHEAD, Notice, Shared, What, Worker, causes, size_of};
+use crate::worker::{End, MESSAGE_OVERHEAD, Notice, Shared, What, Worker, size_of};
 
 /// Messages a consumer may still hand over after its partition was paused.
 const AFTER_PAUSE: usize = 4_096;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use airan_bus::Bus;
 use airan_lake::Lake;
+use airan_model::causes;
 use airan_model::time::{Clock, Micros};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 use crate::board::{Board, Status};
 use crate::metrics::ProcessorMetrics;
 use crate::settings::Settings;
-use crate::worker::causes;
 
 /// The partition whose owner is elected.
 const ELECTED_BY: i32 = 0;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use airan_bus::{Bus, ConsumeError, Consumer, Event};
 use airan_lake::Lake;
 use airan_model::catalog::Catalog;
+use airan_model::causes;
 use airan_model::time::Clock;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -20,7 +21,7 @@ use crate::results::Results;
 use crate::settings::Settings;
 use crate::setup::{Pipeline, Setup};
 use crate::threads::Threads;
-use crate::worker::{Notice, Shared, causes};
+use crate::worker::{Notice, Shared};
 
 /// How long the consumer may wait for a message before workers are heard again.
 const POLL: Duration = Duration::from_millis(50);

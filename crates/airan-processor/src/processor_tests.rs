@@ -9,7 +9,7 @@ use futures::StreamExt;
 use prometheus::Registry;
 use tokio::task::JoinHandle;
 
-use crate::testing::{T0, catalog, messages, meters, settings};
+use crate::testing::{T0, catalog, lake_settings, messages, meters, pipeline, settings};
 use crate::testing_bus::MemoryBus;
 
 /// A processor over a bus in memory and a lake in a folder of its own.
@@ -42,22 +42,18 @@ impl Site {
     async fn lake(&self) -> Lake {
         let settings = LakeSettings {
             path: self.path().display().to_string(),
-            options: Default::default(),
             raw_retention: "7d".parse().unwrap(),
             window_retention: "400d".parse().unwrap(),
-            max_bytes: None,
-            compaction: airan_lake::CompactionSettings {
-                on: true,
-                every: "10m".parse().unwrap(),
-                target_bytes: "256MiB".parse().unwrap(),
-                min_files: 8,
-            },
+            ..lake_settings()
         };
         Lake::open(&settings, self.clock.clone()).await.unwrap()
     }
 
     async fn start(&self, lake: &Lake) -> Running {
-        let pipelines = vec![meters(&self.catalog).await];
+        self.start_with(lake, vec![meters(&self.catalog).await]).await
+    }
+
+    async fn start_with(&self, lake: &Lake, pipelines: Vec<Pipeline>) -> Running {
         let bus = Arc::new(self.bus.clone());
         let processor = Processor::new(
             self.settings.clone(),
@@ -155,7 +151,12 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// `level` of every raw row of a partition, sorted.
 async fn stored(lake: &Lake, partition: i32) -> Vec<f64> {
-    let mut rows = lake.raw_rows("memory", partition, "meter", Micros::MIN).await.unwrap();
+    stored_or_none(lake, partition).await.unwrap()
+}
+
+/// The same; None where its files cannot be read.
+async fn stored_or_none(lake: &Lake, partition: i32) -> Option<Vec<f64>> {
+    let mut rows = lake.raw_rows("memory", partition, "meter", Micros::MIN).await.ok()?;
     let mut levels = Vec::new();
     while let Some(batch) = rows.next().await {
         let batch = batch.unwrap();
@@ -165,7 +166,7 @@ async fn stored(lake: &Lake, partition: i32) -> Vec<f64> {
         );
     }
     levels.sort_by(f64::total_cmp);
-    levels
+    Some(levels)
 }
 
 fn levels(seconds: std::ops::Range<i64>) -> Vec<f64> {
@@ -528,6 +529,46 @@ async fn a_shard_whose_store_fails_holds_up_no_other() {
     assert_eq!((stored(&lake, 0).await, stored(&lake, 1).await), (levels(0..50), levels(0..20)));
 }
 
+/// Scenario: one shard's rows cost a pipeline tens of milliseconds each; the other's cost nothing.
+/// Guarantees: the other shard stores and commits all of its rows, again and again, while the slow one is at work on its own.
+#[tokio::test]
+async fn a_shard_that_is_slow_to_compute_holds_up_no_other() {
+    let site = Site::new(2);
+    let lake = site.lake().await;
+    // Levenshtein's table of 4,000 by 4,000 for each row.
+    let sql = "SELECT tumble(ts, INTERVAL '10 seconds') AS window_start, site,
+        max(levenshtein(repeat(node, 4000), repeat(site, 4000))) AS distance
+        FROM other GROUP BY tumble(ts, INTERVAL '10 seconds'), site";
+    let slow = pipeline(&site.catalog, "slow", sql, " []").await;
+    let line = |second: i64| {
+        format!(
+            "{{\"stream\": \"other\", \"node\": \"a\", \"site\": \"s\", \"ts\": \"@{second}\", \"size\": 1, \
+             \"batch\": \"{:032x}\", \"seq\": {second}}}\n",
+            8
+        )
+    };
+    const HEAVY: i64 = 2_000;
+    site.bus.append(0, messages(&site.catalog, &(0..HEAVY).map(line).collect::<String>()));
+    let running = site.start_with(&lake, vec![meters(&site.catalog).await, slow]).await;
+    let offset = |partition: &str| running.value("airan_processor_next_offset", Some(partition)).unwrap_or(0.0);
+    until("the slow shard is at work", || offset("0") > 0.0).await;
+    for round in 0..10 {
+        site.bus.append(1, site.rows(round * 5..round * 5 + 5));
+        let mut count = 0;
+        for _ in 0..1_000 {
+            // Before the first commit there is no such table.
+            count = stored_or_none(&lake, 1).await.map_or(0, |levels| levels.len());
+            if count == (round as usize + 1) * 5 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(count, (round as usize + 1) * 5, "rows of the quick shard in round {round}");
+    }
+    assert!(offset("0") < HEAVY as f64, "the slow shard was through first: it is not slow enough for this test");
+    running.kill().await;
+}
+
 /// The newest revision of each window of `meters`: start in seconds, readings, rise of `total`, revision.
 async fn latest(lake: &Lake) -> Vec<(i64, i64, i64, i64)> {
     let context = airan_window::session_context();
@@ -571,138 +612,8 @@ async fn until_latest(lake: &Lake, wanted: &[(i64, i64, i64, i64)]) {
     panic!("the newest windows are {found:?}, not {wanted:?}");
 }
 
-/// Scenario: rows of a node come late, after their windows and those that follow have closed.
-/// Guarantees: W2: the windows of the late rows, and the one whose first rise counted them, are restated at once in the shard's
-/// own commits, the one at the edge of the gap when the gap has rested; no other is; counters stay as they were; every window is
-/// complete in the end, and nothing is left to do.
-#[tokio::test]
-async fn late_rows_restate_their_windows_and_the_one_that_follows() {
-    let site = Site::new(1);
-    let lake = site.lake().await;
-    site.bus.append(0, site.rows((0..10).chain(20..60)));
-    let running = site.start(&lake).await;
-    until_latest(&lake, &[(0, 10, 9, 0), (20, 10, 20, 0), (30, 10, 10, 0)]).await;
-    let counter = running.value("airan_meter_total", None);
-    site.bus.append(
-        0,
-        site.rows(10..20).into_iter().map(|late| airan_bus::Received { append_time: T0 + 62_000_000, ..late }),
-    );
-    until_latest(&lake, &[(0, 10, 9, 0), (10, 10, 10, 0), (20, 10, 10, 1), (30, 10, 10, 0)]).await;
-    assert_eq!(running.value("airan_meter_total", None), counter);
-    site.bus.append_message(0, T0 + HOUR, Message::Tick);
-    let wanted = [(0, 10, 9, 1), (10, 10, 10, 0), (20, 10, 10, 1), (30, 10, 10, 0), (40, 10, 10, 0), (50, 10, 10, 0)];
-    until_latest(&lake, &wanted).await;
-    until("nothing is marked", || {
-        ["dirty", "incomplete"]
-            .iter()
-            .all(|of| running.value(&format!("airan_processor_{of}_windows"), None) == Some(0.0))
-    })
-    .await;
-    assert!(running.value("airan_processor_restated_windows_total", None) >= Some(3.0));
-    assert_eq!(running.value("airan_processor_restate_failures_total", None), Some(0.0));
-    assert_eq!(incomplete(&lake, "meters_latest").await, 0);
-    assert!(incomplete(&lake, "meters").await > 0, "before, the gap could be seen");
-    assert!(running.sums().1);
-    running.stop().await;
-}
-
-/// Scenario: raw files cannot be read when late rows ask for a restatement; then they can.
-/// Guarantees: the failure is counted, live windows go on meanwhile, and the restatement happens afterwards.
-#[tokio::test]
-async fn a_restatement_that_fails_delays_only_itself() {
-    let site = Site::new(1);
-    let lake = site.lake().await;
-    site.bus.append(0, site.rows((0..10).chain(20..60)));
-    let running = site.start(&lake).await;
-    until_latest(&lake, &[(0, 10, 9, 0), (20, 10, 20, 0), (30, 10, 10, 0)]).await;
-    let files = lake.files("meter").await.unwrap();
-    let paths: Vec<PathBuf> = files.iter().map(|file| site.path().join(&file.path)).collect();
-    let away = |path: &Path| path.with_extension("away");
-    paths.iter().for_each(|path| std::fs::rename(path, away(path)).unwrap());
-    site.bus.append(
-        0,
-        site.rows(10..20).into_iter().map(|late| airan_bus::Received { append_time: T0 + 62_000_000, ..late }),
-    );
-    until("it fails", || running.value("airan_processor_restate_failures_total", None) >= Some(1.0)).await;
-    site.bus.append(0, site.rows(60..90));
-    until("live windows go on", || running.value("airan_meter_total", None) >= Some(69.0 - 10.0)).await;
-    paths.iter().for_each(|path| std::fs::rename(away(path), path).unwrap());
-    let wanted = [(0, 10, 9, 0), (10, 10, 10, 0), (20, 10, 10, 1)].into_iter();
-    let wanted: Vec<_> = wanted.chain((3..7).map(|window| (window * 10, 10, 10, 0))).collect();
-    until_latest(&lake, &wanted).await;
-    running.stop().await;
-}
-
-/// Scenario: a request for windows of the past while a processor runs, killed and started again in between; then one without a
-/// processor, of a pipeline the shard did not have.
-/// Guarantees: each window of the request gets one more revision, or its first; progress is seen from outside; what is done is
-/// forgotten when the request is gone.
-#[tokio::test]
-async fn a_request_is_worked_off_with_and_without_a_processor() {
-    let site = Site::new(1);
-    let lake = site.lake().await;
-    site.bus.append(0, site.rows(0..60));
-    let running = site.start(&lake).await;
-    until_latest(&lake, &[(0, 10, 9, 0), (10, 10, 10, 0), (20, 10, 10, 0), (30, 10, 10, 0)]).await;
-    let from = |second: i64| T0 + second * 1_000_000;
-    let request = airan_lake::Request::new(airan_lake::RequestReason::Backfill, from(12), from(31), site.clock.now());
-    lake.request(&request).await.unwrap();
-    running.kill().await;
-    let running = site.start(&lake).await;
-    until_latest(&lake, &[(0, 10, 9, 0), (10, 10, 10, 1), (20, 10, 10, 1), (30, 10, 10, 1)]).await;
-    let names = ["meters".to_owned()];
-    let progress = crate::request_progress(&lake, "memory", 1, &request, &names).await.unwrap();
-    assert!(progress.len() == 1 && progress[0].is_done && progress[0].next == Some(from(40)), "{progress:?}");
-    lake.remove_request(&request.id).await.unwrap();
-    let left = airan_lake::Request::new(airan_lake::RequestReason::Backfill, from(0), from(1), T0 - 40 * DAY);
-    lake.request(&left).await.unwrap();
-    // The shard forgets it with a later commit.
-    site.bus.append(0, site.rows(60..70));
-    let mut forgotten = false;
-    for _ in 0..500 {
-        let progress = crate::request_progress(&lake, "memory", 1, &request, &names).await.unwrap();
-        forgotten = progress[0].next.is_none();
-        if forgotten {
-            break;
-        }
-        site.bus.append(0, site.rows(70..71));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(forgotten, "a request that is gone is forgotten");
-    assert_eq!(lake.requests().await.unwrap(), [], "one that somebody left long ago is removed");
-    running.stop().await;
-
-    let request = airan_lake::Request::new(airan_lake::RequestReason::Backfill, from(0), from(25), 0);
-    let sql = "SELECT tumble(ts, INTERVAL '5 seconds') AS window_start, site, count(level) AS readings FROM meter
-        GROUP BY tumble(ts, INTERVAL '5 seconds'), site";
-    let pipelines =
-        vec![meters(&site.catalog).await, crate::testing::pipeline(&site.catalog, "fives", sql, " []").await];
-    let offline =
-        || crate::restate_offline(&lake, &site.settings, &site.catalog, pipelines.clone(), "memory", &request);
-    let report = offline().await.unwrap();
-    assert_eq!((report.shards, report.windows, report.waits.len()), (1, 3 + 5, 0), "{report:?}");
-    assert_eq!(offline().await.unwrap().windows, 0, "done is done");
-    let context = airan_window::session_context();
-    lake.register(&context).await.unwrap();
-    let counted = context.sql("SELECT count(*) AS n, sum(readings) AS r, max(revision) AS v FROM fives").await.unwrap();
-    let counted = counted.collect().await.unwrap();
-    let value = |index: usize| {
-        arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(counted[0].column(index)).value(0)
-    };
-    assert_eq!((value(0), value(1), value(2)), (5, 25, 0));
-    assert_eq!(latest(&lake).await[1].3, 2);
-
-    // Retention has taken out what is before 12 s: the windows of those rows stay as they are.
-    std::fs::create_dir_all(site.path().join("_retention")).unwrap();
-    std::fs::write(site.path().join("_retention/raw_from"), from(12).to_string()).unwrap();
-    let request = airan_lake::Request::new(airan_lake::RequestReason::Backfill, from(0), from(40), 0);
-    let pipelines = vec![meters(&site.catalog).await];
-    let settings = &site.settings;
-    let report = crate::restate_offline(&lake, settings, &site.catalog, pipelines, "memory", &request).await.unwrap();
-    assert_eq!(report.windows, 2, "those from 20 s on");
-    let checked = lake.check().await.unwrap();
-    assert!(checked.problems.is_empty(), "{:?}", checked.problems);
-}
+#[path = "late_rows_tests.rs"]
+mod late_rows;
 
 #[path = "erasure_tests.rs"]
 mod erasure;

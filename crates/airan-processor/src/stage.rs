@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use airan_model::causes;
 use airan_model::time::Micros;
 use airan_window::{ClosedWindow, Window, Windows};
 use arrow::array::{BooleanArray, RecordBatch};
@@ -15,7 +16,6 @@ use arrow::error::ArrowError;
 use crate::completeness::{Gaps, Received, ratio, stamped};
 use crate::exported::Exported;
 use crate::setup::Pipeline;
-use crate::worker::causes;
 
 /// Waiting rows that are worth a run of the engine. Each run costs about as much as aggregating some hundred rows.
 const ENOUGH_ROWS: usize = 16_384;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use airan_bus::{Bus, Received};
 use airan_lake::{ClaimError, CommitError, Lake, ReadError, Recovered, ShardWriter};
+use airan_model::causes;
 use airan_model::crash;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
@@ -391,16 +392,4 @@ impl From<ReadError> for Fault {
 /// What a message takes up while it waits.
 pub(crate) fn size_of(received: &Received) -> usize {
     received.message.payload().len() + MESSAGE_OVERHEAD
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -18,12 +18,13 @@ use futures::future::{join_all, try_join_all};
 
 use crate::compare::{Late, Verdict, compare};
 use crate::dice::Dice;
+use crate::erasure::Erasure;
 use crate::errands;
-use crate::lake::{Foreign, Lake, Scrape, Stored, ready};
+use crate::lake::{Foreign, Lake, Scrape, Stored, WindowRow, ready};
 use crate::ledger::Ledger;
 use crate::plan::{self, Lane};
 use crate::results::{CaseResult, Kills};
-use crate::sender::{PAST, Sender};
+use crate::sender::{PAST, Sender, now_micros};
 use crate::site::{AGENT, Given, LATENESS, SITES, Site, WIDTH};
 use crate::victim::{Victim, complaints};
 
@@ -108,8 +109,10 @@ impl Case {
         let lanes = plan::lanes(self.given.mode, self.given.processors, self.number, seed, self.kills);
         site.agent.start(None)?;
 
+        let erasure = (self.late == Late::Restated).then(|| Erasure::of(now_micros()));
         let mut tools = Kills::default();
-        let errands = errands::run(&self.given.airan, &self.folder, site.reader, seed, &done, &mut tools);
+        let how = (seed, erasure.as_ref());
+        let errands = errands::run(&self.given.airan, &self.folder, site.reader, how, &done, &mut tools);
         let work = together(senders, &mut site.victims, &lanes, &done, &mut result.kills);
         let ended = futures::future::try_join(work, async { errands.await.context("an errand") }).await;
         result.kills.add(&tools);
@@ -125,9 +128,12 @@ impl Case {
         for sender in &mut senders {
             sender.close(closed_until + LATENESS).await?;
         }
-        let at_peace = self.until_processed(&site.victims, &lake, &ledger, closed_until).await;
+        let at_peace = self.until_processed(&site.victims, &lake, &ledger, erasure.as_ref(), closed_until).await;
+        if let Some(erasure) = erasure.as_ref().filter(|_| at_peace.is_ok()) {
+            errands::erase(&self.given.airan, &self.folder, site.reader, (seed, erasure), &mut result.kills).await?;
+        }
         if at_peace.is_ok() {
-            self.sums(&site.victims, &lake, result).await?;
+            self.sums(&site.victims, &lake, &ledger, erasure.as_ref(), result).await?;
         }
         let late = scrape(&site.victims).await.by("airan_processor_late_rows_total", "node");
         let stops = join_all(site.victims.iter_mut().map(Victim::stop)).await;
@@ -146,7 +152,11 @@ impl Case {
             let foreign = lake.foreign(python).await?;
             result.failures.extend(differences(&stored, windows.len(), &foreign));
         }
-        let verdict = compare(&ledger.rows(), &stored, &windows, closed_until, self.late);
+        let verdict = compare_but(erasure.as_ref(), &ledger, &stored, &windows, closed_until, self.late);
+        if let Some(erasure) = erasure.as_ref().filter(|_| at_peace.is_ok()) {
+            let wrong = erasure.wrong(&ledger.rows(), &stored, &windows);
+            result.failures.extend(wrong.into_iter().take(SHOWN));
+        }
         if self.late == Late::Counted {
             let told: std::collections::BTreeMap<String, u64> =
                 late.into_iter().filter(|(_, rows)| *rows > 0.0).map(|(node, rows)| (node, rows as u64)).collect();
@@ -165,7 +175,14 @@ impl Case {
     }
 
     /// Waits until the lake holds what it must hold.
-    async fn until_processed(&self, victims: &[Victim], lake: &Lake, ledger: &Ledger, closed_until: i64) -> Result<()> {
+    async fn until_processed(
+        &self,
+        victims: &[Victim],
+        lake: &Lake,
+        ledger: &Ledger,
+        erasure: Option<&Erasure>,
+        closed_until: i64,
+    ) -> Result<()> {
         let start = Instant::now();
         loop {
             let scrape = scrape(victims).await;
@@ -178,7 +195,7 @@ impl Case {
             if open == 0.0 {
                 // Tables may not be there yet.
                 if let (Ok(stored), Ok(windows)) = (lake.stored().await, lake.windows().await) {
-                    let verdict = compare(&ledger.rows(), &stored, &windows, closed_until, self.late);
+                    let verdict = compare_but(erasure, ledger, &stored, &windows, closed_until, self.late);
                     let is_late = self.late == Late::Restated && !verdict.late.is_empty();
                     if verdict.lost.is_empty() && verdict.windows_wrong.is_empty() && !is_late {
                         return Ok(());
@@ -199,8 +216,16 @@ impl Case {
 
     /// The sums of the shards, and what they say they stored against the raw tables. Counters move with each commit of a tick, so
     /// they are asked a few times.
-    async fn sums(&self, victims: &[Victim], lake: &Lake, result: &mut CaseResult) -> Result<()> {
+    async fn sums(
+        &self,
+        victims: &[Victim],
+        lake: &Lake,
+        ledger: &Ledger,
+        erasure: Option<&Erasure>,
+        result: &mut CaseResult,
+    ) -> Result<()> {
         let mut wrong = String::new();
+        let (least, most) = erasure.map(|erasure| erasure.bounds(&ledger.rows())).unwrap_or_default();
         for _ in 0..20 {
             let scrape = scrape(victims).await;
             let of = |outcome: &str| scrape.sum("airan_processor_rows_total", &format!("outcome=\"{outcome}\""));
@@ -211,11 +236,13 @@ impl Case {
             for stream in AGENT_STREAMS {
                 rows += lake.numbered(stream, AGENT).await.map_or(0.0, |of| of.n as f64);
             }
-            if appended == stored + duplicate + rejected + pending && stored == rows {
+            let is_even = appended == stored + duplicate + rejected + pending;
+            if is_even && (least as f64..=most as f64).contains(&(stored - rows)) {
                 return Ok(());
             }
             wrong = format!(
-                "sums: appended {appended}, stored {stored}, duplicate {duplicate}, rejected {rejected}, pending {pending}; the lake has {rows} rows"
+                "sums: appended {appended}, stored {stored}, duplicate {duplicate}, rejected {rejected}, pending {pending}; the lake has {rows} rows, \
+                 and {least} to {most} were erased"
             );
             tokio::time::sleep(ASK).await;
         }
@@ -261,6 +288,22 @@ impl Case {
         }
         Ok(())
     }
+}
+
+/// Ledger against lake, but for a node whose rows are being erased.
+fn compare_but(
+    erasure: Option<&Erasure>,
+    ledger: &Ledger,
+    stored: &[Stored],
+    windows: &[WindowRow],
+    closed_until: i64,
+    late: Late,
+) -> Verdict {
+    let is_compared = |node: &str| !erasure.is_some_and(|erasure| erasure.is_about(node));
+    let ledger: Vec<_> = ledger.rows().into_iter().filter(|(row, _)| is_compared(&row.node)).collect();
+    let stored: Vec<_> = stored.iter().filter(|row| is_compared(&row.node)).cloned().collect();
+    let windows: Vec<_> = windows.iter().filter(|row| is_compared(&row.node)).cloned().collect();
+    compare(&ledger, &stored, &windows, closed_until, late)
 }
 
 /// Senders and victims at work at the same time, until every victim has had its lives and is ready once more, and every sender

@@ -19,6 +19,7 @@
 mod case;
 mod compare;
 mod dice;
+mod erasure;
 mod errands;
 mod lake;
 mod ledger;

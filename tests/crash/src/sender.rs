@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | 0, 2 | times in order, counters that grow |
 //! | 1, 3 | holds every fifth body back until its windows have closed: late, and out of order |
+//! | 5 | the same; its rows are erased meanwhile, and in the end |
 //! | 4, [`PAST`] | rows of hours ago, as of a node that was away: restatement makes its windows, compaction takes its files |
 //!
 //! Each of them sends every tenth acknowledged body once more, as one that missed the answer, and gives up on some bodies whose

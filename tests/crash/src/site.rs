@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::victim::Victim;
 
 /// Sites that send; their rows fall on several partitions.
-pub const SITES: usize = 5;
+pub const SITES: usize = 6;
+/// The site whose rows are erased while they come, and once more in the end.
+pub const ERASED: usize = 5;
 /// Partitions of the topic.
 const PARTITIONS: usize = 3;
 /// The agent's node.
@@ -48,8 +50,8 @@ impl Mode {
 
     /// Whether processes of this mode can come to a crash point.
     pub fn passes(self, point: &str) -> bool {
-        // Files get their place by a second name on local disks only; there is a log only without Kafka. What is of a command
-        // that asks for it is no process's here.
+        // Files get their place by a second name on local disks only; there is a log only without Kafka. What is of a tool
+        // is the errands' matter.
         let of_a_disk = ["lake.commit.place", "lake.publish.held", "lake.settle.taken"];
         let is_away = self.has_bucket() && of_a_disk.contains(&point)
             || self.has_kafka() && point.starts_with("log.")

@@ -111,7 +111,10 @@ impl About {
         }
         match (version, topic, partitions) {
             (Some(VERSION), Some(topic), Some(partitions)) => Ok(About { topic, partitions }),
-            (Some(version), ..) if version != VERSION => Err(format!("it is of version {version}")),
+            (Some(version), ..) if version != VERSION => Err(format!(
+                "it is of version {version}, and this release reads version {VERSION}: use the release that wrote it, or give \
+                 bus.path a new folder"
+            )),
             _ => Err("topic or partitions are missing".to_owned()),
         }
     }

@@ -241,7 +241,15 @@ async fn a_folder_is_for_one_process_one_topic_and_one_partition_count() {
     );
     assert_eq!(LocalBus::open(&settings(&folder, 0), Clock::fixed(0)).unwrap().partitions(), 2);
 
-    std::fs::remove_file(folder.path().join("log/about")).unwrap();
+    let about = folder.path().join("log/about");
+    let of_now = std::fs::read_to_string(&about).unwrap();
+    std::fs::write(&about, of_now.replace("version 1", "version 2")).unwrap();
+    let later = LocalBus::open(&settings(&folder, 2), Clock::fixed(0)).err().unwrap();
+    assert!(later.to_string().contains("it is of version 2, and this release reads version 1"), "{later}");
+    std::fs::write(&about, of_now).unwrap();
+    assert_eq!(open(&folder).partitions(), 2);
+
+    std::fs::remove_file(about).unwrap();
     let lost = LocalBus::open(&settings(&folder, 2), Clock::fixed(0)).err().unwrap();
     assert!(matches!(lost, OpenError::Damaged { .. }), "{lost}");
 }

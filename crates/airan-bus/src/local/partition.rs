@@ -3,6 +3,7 @@
 //! Sends that wait while the disk syncs are written together and share the next sync (group commit). The writer alone decides
 //! append times, which never go back (B2).
 
+use airan_model::causes;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -216,15 +217,4 @@ impl Writer {
             }
         }
     }
-}
-
-/// An error with its causes, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -19,6 +19,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Instant;
 
+use airan_model::causes;
 use airan_model::crash;
 use airan_model::time::{HOUR, Micros};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
@@ -33,7 +34,6 @@ use crate::encode::ROW_GROUP_ROWS;
 use crate::files::{Live, read_live};
 use crate::lake::Lake;
 use crate::layout;
-use crate::publish::causes;
 use crate::record::{ReadError, RecordFile};
 use crate::rewrite::{RewriteError, Rewritten, Rules, Source, alike, rewrite};
 use crate::schema::{self, TableSchema};

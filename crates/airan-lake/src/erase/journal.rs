@@ -4,7 +4,7 @@
 //! touch is created as the next part; a run that finds an erasure unfinished goes on with it. When all is done the
 //! folder goes, the condition with it, since it may itself name whom it is about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use airan_model::time::Micros;
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lake::Lake;
 use crate::record::{ReadError, unseal_up_to};
+use crate::requests::{Request, RequestReason};
 use crate::seal::{Damaged, seal};
 use crate::store::{Created, StoreError};
 
@@ -90,6 +91,23 @@ impl Erasure {
             join(&mut all, affected);
         }
         all
+    }
+
+    /// The request to restate all it has touched, for `pipelines`, which read its tables; `None` where nothing is to be restated.
+    pub fn request(&self, pipelines: &[String]) -> Option<Request> {
+        let affected = || self.affected.values().flatten();
+        let spans = || affected().flat_map(|(_, spans)| spans);
+        let from = spans().map(|span| span.0).min()?;
+        let to = spans().map(|span| span.1).max()?;
+        let id = self.request_ids().pop()?;
+        if pipelines.is_empty() {
+            return None;
+        }
+        let sites: BTreeSet<&String> = affected().map(|(site, _)| site).collect();
+        let sites = sites.into_iter().cloned().collect();
+        let mut request = Request::new(RequestReason::Erase, from, to, self.at);
+        (request.id, request.pipelines, request.sites) = (id, pipelines.to_vec(), sites);
+        Some(request)
     }
 
     /// Whether everything in `found` is written down.

@@ -21,6 +21,7 @@ mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use airan_model::causes;
 use airan_model::crash;
 use airan_model::time::Micros;
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -42,7 +43,6 @@ use crate::compact::{MOST_INPUTS, ReplaceError, Replaced, merge_rules};
 use crate::delta::DeltaTable;
 use crate::files::Live;
 use crate::lake::Lake;
-use crate::publish::causes;
 use crate::record::ReadError;
 use crate::rewrite::{RewriteError, Rules};
 use crate::schema::{self, TableSchema};

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use airan_lake::{Lake, QueryError, Request, RequestReason};
+use airan_model::causes;
 use airan_model::identity::partition_of;
 use airan_model::time::{DAY, HOUR, MINUTE, Micros};
 use airan_window::{Window, WindowError, Windows};
@@ -126,13 +127,13 @@ impl Round {
     pub async fn over(mut self, lake: &Lake) -> Outcome {
         match lake.raw_from().await {
             Ok(raw_from) => self.raw_from = raw_from,
-            Err(error) => return Outcome { failures: vec![crate::worker::causes(&error)], ..Outcome::default() },
+            Err(error) => return Outcome { failures: vec![causes(&error)], ..Outcome::default() },
         }
         let raw_from = Some(self.raw_from);
         let (partition, old) = (self.partition, self.horizon.saturating_sub(KEPT));
         let (asked, failure) = match lake.requests().await {
             Ok(asked) => (Some(asked), None),
-            Err(error) => (None, Some(format!("requests cannot be listed: {}", crate::worker::causes(&error)))),
+            Err(error) => (None, Some(format!("requests cannot be listed: {}", causes(&error)))),
         };
         let there = asked.as_ref().map(|asked| asked.iter().map(|request| request.id.as_str().into()).collect());
         let asked = asked.unwrap_or_default();
@@ -140,7 +141,7 @@ impl Round {
         if self.is_needed(&asked) {
             outcome = match History::of(lake).await {
                 Ok(history) => self.run(&history, &asked).await,
-                Err(error) => Outcome { failures: vec![crate::worker::causes(&error)], ..Outcome::default() },
+                Err(error) => Outcome { failures: vec![causes(&error)], ..Outcome::default() },
             };
         }
         (outcome.requests, outcome.raw_from) = (there, raw_from);
@@ -148,7 +149,7 @@ impl Round {
         let is_left = |request: &&Request| request.reason == RequestReason::Backfill && request.at < old;
         for request in asked.iter().filter(|_| partition == 0).filter(is_left) {
             if let Err(error) = lake.remove_request(&request.id).await {
-                outcome.failures.push(crate::worker::causes(&error));
+                outcome.failures.push(causes(&error));
             }
         }
         outcome.failures.extend(failure);
@@ -180,13 +181,13 @@ impl Round {
             let follow_from = (why == Why::Rows).then_some(Micros::MIN);
             match self.restate(history, pipeline, Asked::Marks(why), sites, follow_from).await {
                 Ok(restated) => outcome.restated.push(restated),
-                Err(error) => outcome.failures.push(crate::worker::causes(&error)),
+                Err(error) => outcome.failures.push(causes(&error)),
             }
         }
         for request in asked {
             for pipeline in 0..self.setup.pipelines.len() {
                 if let Err(error) = self.request(history, request, pipeline, &mut outcome).await {
-                    outcome.failures.push(crate::worker::causes(&error));
+                    outcome.failures.push(causes(&error));
                 }
             }
         }
@@ -245,7 +246,8 @@ impl Round {
             let to = to.min(from.saturating_add(most));
             let sites = self.sites_of(history, request, &of, (from, to)).await?;
             if sites.is_empty() {
-                reached = Some(Reached { next: to, is_done: to >= end });
+                // That this was the last stretch is for the next turn to say, which notes it.
+                reached = Some(Reached { next: to, is_done: false });
                 continue;
             }
             let sites = sites.into_iter().map(|site| (site, Spans::of(from, to))).collect();

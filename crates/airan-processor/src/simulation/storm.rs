@@ -112,6 +112,11 @@ impl Storm {
         Arc::new(StormyStore { storm: self.clone(), process })
     }
 
+    /// From now on one operation in so many goes wrong.
+    pub(crate) fn blow(&self, one_in: u64) {
+        self.weather().one_in = one_in;
+    }
+
     /// From now on all is well.
     pub(crate) fn calm(&self) {
         self.weather().one_in = 0;
@@ -141,6 +146,7 @@ fn kind(path: &Path) -> &'static str {
         () if is_below("_state") => "state",
         () if is_below("_schemas") => "schema",
         () if is_below("_requests") => "request",
+        () if is_below("_erasures") => "erasure",
         () if is_below("_") => "other",
         () if text.contains("_delta_log") && text.contains("checkpoint") => "checkpoint",
         () if text.contains("_delta_log") => "delta",

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use airan_lake::{EraseReport, Erasure, Lake, Request, RequestReason};
+use airan_lake::{EraseReport, Erasure, Lake, Request};
 use airan_model::settings::DurationSetting;
-use airan_model::time::{Clock, Micros, format_rfc3339};
+use airan_model::time::{Clock, format_rfc3339};
 use airan_processor::{Pipeline, restate_offline};
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -120,7 +120,7 @@ impl Work<'_> {
             names.push(pipeline.spec.name.clone());
             windows.insert(pipeline.spec.table.clone(), affected);
         }
-        if let Some(request) = request(erasure, &names) {
+        if let Some(request) = erasure.request(&names) {
             self.restate(&request, catalog).await?;
             for (table, affected) in &windows {
                 let done = lake.erase_windows(erasure, table, affected, self.clock.now()).await?;
@@ -166,24 +166,6 @@ impl Work<'_> {
         let waited = wait.done(self.args.timeout.get(), self.config.processor.commit.interval.get()).await;
         waited.context("rows are erased; windows made of them are not yet: run the same again")
     }
-}
-
-/// The restatement of all that an erasure touched; `None` where no pipeline reads it.
-fn request(erasure: &Erasure, pipelines: &[String]) -> Option<Request> {
-    let affected = erasure.affected.values().flatten();
-    let spans = || affected.clone().flat_map(|(_, spans)| spans);
-    let from: Micros = spans().map(|span| span.0).min()?;
-    let to: Micros = spans().map(|span| span.1).max()?;
-    if pipelines.is_empty() {
-        return None;
-    }
-    let mut request = Request::new(RequestReason::Erase, from, to, erasure.at);
-    request.id = erasure.request_ids().pop()?;
-    request.pipelines = pipelines.to_vec();
-    request.sites = affected.map(|(site, _)| site.clone()).collect();
-    request.sites.sort();
-    request.sites.dedup();
-    Some(request)
 }
 
 fn show(report: &EraseReport, verb: &str) {

@@ -1,0 +1,166 @@
+//! Windows that are computed again: because rows came late, or somebody asked for it.
+
+use super::*;
+
+/// Scenario: rows of a node come late, after their windows and those that follow have closed.
+/// Guarantees: W2: the windows of the late rows, and the one whose first rise counted them, are restated at once in the shard's
+/// own commits, the one at the edge of the gap when the gap has rested; no other is; counters stay as they were; every window is
+/// complete in the end, and nothing is left to do.
+#[tokio::test]
+async fn late_rows_restate_their_windows_and_the_one_that_follows() {
+    let site = Site::new(1);
+    let lake = site.lake().await;
+    site.bus.append(0, site.rows((0..10).chain(20..60)));
+    let running = site.start(&lake).await;
+    until_latest(&lake, &[(0, 10, 9, 0), (20, 10, 20, 0), (30, 10, 10, 0)]).await;
+    let counter = running.value("airan_meter_total", None);
+    site.bus.append(
+        0,
+        site.rows(10..20).into_iter().map(|late| airan_bus::Received { append_time: T0 + 62_000_000, ..late }),
+    );
+    until_latest(&lake, &[(0, 10, 9, 0), (10, 10, 10, 0), (20, 10, 10, 1), (30, 10, 10, 0)]).await;
+    assert_eq!(running.value("airan_meter_total", None), counter);
+    site.bus.append_message(0, T0 + HOUR, Message::Tick);
+    let wanted = [(0, 10, 9, 1), (10, 10, 10, 0), (20, 10, 10, 1), (30, 10, 10, 0), (40, 10, 10, 0), (50, 10, 10, 0)];
+    until_latest(&lake, &wanted).await;
+    until("nothing is marked", || {
+        ["dirty", "incomplete"]
+            .iter()
+            .all(|of| running.value(&format!("airan_processor_{of}_windows"), None) == Some(0.0))
+    })
+    .await;
+    assert!(running.value("airan_processor_restated_windows_total", None) >= Some(3.0));
+    assert_eq!(running.value("airan_processor_restate_failures_total", None), Some(0.0));
+    assert_eq!(incomplete(&lake, "meters_latest").await, 0);
+    assert!(incomplete(&lake, "meters").await > 0, "before, the gap could be seen");
+    assert!(running.sums().1);
+    running.stop().await;
+}
+
+/// Scenario: raw files cannot be read when late rows ask for a restatement; then they can.
+/// Guarantees: the failure is counted, live windows go on meanwhile, and the restatement happens afterwards.
+#[tokio::test]
+async fn a_restatement_that_fails_delays_only_itself() {
+    let site = Site::new(1);
+    let lake = site.lake().await;
+    site.bus.append(0, site.rows((0..10).chain(20..60)));
+    let running = site.start(&lake).await;
+    until_latest(&lake, &[(0, 10, 9, 0), (20, 10, 20, 0), (30, 10, 10, 0)]).await;
+    let files = lake.files("meter").await.unwrap();
+    let paths: Vec<PathBuf> = files.iter().map(|file| site.path().join(&file.path)).collect();
+    let away = |path: &Path| path.with_extension("away");
+    paths.iter().for_each(|path| std::fs::rename(path, away(path)).unwrap());
+    site.bus.append(
+        0,
+        site.rows(10..20).into_iter().map(|late| airan_bus::Received { append_time: T0 + 62_000_000, ..late }),
+    );
+    until("it fails", || running.value("airan_processor_restate_failures_total", None) >= Some(1.0)).await;
+    site.bus.append(0, site.rows(60..90));
+    until("live windows go on", || running.value("airan_meter_total", None) >= Some(69.0 - 10.0)).await;
+    paths.iter().for_each(|path| std::fs::rename(away(path), path).unwrap());
+    let wanted = [(0, 10, 9, 0), (10, 10, 10, 0), (20, 10, 10, 1)].into_iter();
+    let wanted: Vec<_> = wanted.chain((3..7).map(|window| (window * 10, 10, 10, 0))).collect();
+    until_latest(&lake, &wanted).await;
+    running.stop().await;
+}
+
+/// Scenario: a request for windows of the past while a processor runs, killed and started again in between; then one without a
+/// processor, of a pipeline the shard did not have.
+/// Guarantees: each window of the request gets one more revision, or its first; progress is seen from outside; what is done is
+/// forgotten when the request is gone.
+#[tokio::test]
+async fn a_request_is_worked_off_with_and_without_a_processor() {
+    let site = Site::new(1);
+    let lake = site.lake().await;
+    site.bus.append(0, site.rows(0..60));
+    let running = site.start(&lake).await;
+    until_latest(&lake, &[(0, 10, 9, 0), (10, 10, 10, 0), (20, 10, 10, 0), (30, 10, 10, 0)]).await;
+    let from = |second: i64| T0 + second * 1_000_000;
+    let request = airan_lake::Request::new(airan_lake::RequestReason::Backfill, from(12), from(31), site.clock.now());
+    lake.request(&request).await.unwrap();
+    running.kill().await;
+    let running = site.start(&lake).await;
+    until_latest(&lake, &[(0, 10, 9, 0), (10, 10, 10, 1), (20, 10, 10, 1), (30, 10, 10, 1)]).await;
+    let names = ["meters".to_owned()];
+    let progress = crate::request_progress(&lake, "memory", 1, &request, &names).await.unwrap();
+    assert!(progress.len() == 1 && progress[0].is_done && progress[0].next == Some(from(40)), "{progress:?}");
+    lake.remove_request(&request.id).await.unwrap();
+    let left = airan_lake::Request::new(airan_lake::RequestReason::Backfill, from(0), from(1), T0 - 40 * DAY);
+    lake.request(&left).await.unwrap();
+    // The shard forgets it with a later commit.
+    site.bus.append(0, site.rows(60..70));
+    let mut forgotten = false;
+    for _ in 0..500 {
+        let progress = crate::request_progress(&lake, "memory", 1, &request, &names).await.unwrap();
+        forgotten = progress[0].next.is_none();
+        if forgotten {
+            break;
+        }
+        site.bus.append(0, site.rows(70..71));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(forgotten, "a request that is gone is forgotten");
+    assert_eq!(lake.requests().await.unwrap(), [], "one that somebody left long ago is removed");
+    running.stop().await;
+
+    let request = airan_lake::Request::new(airan_lake::RequestReason::Backfill, from(0), from(25), 0);
+    let sql = "SELECT tumble(ts, INTERVAL '5 seconds') AS window_start, site, count(level) AS readings FROM meter
+        GROUP BY tumble(ts, INTERVAL '5 seconds'), site";
+    let pipelines =
+        vec![meters(&site.catalog).await, crate::testing::pipeline(&site.catalog, "fives", sql, " []").await];
+    let offline =
+        || crate::restate_offline(&lake, &site.settings, &site.catalog, pipelines.clone(), "memory", &request);
+    let report = offline().await.unwrap();
+    assert_eq!((report.shards, report.windows, report.waits.len()), (1, 3 + 5, 0), "{report:?}");
+    assert_eq!(offline().await.unwrap().windows, 0, "done is done");
+    let context = airan_window::session_context();
+    lake.register(&context).await.unwrap();
+    let counted = context.sql("SELECT count(*) AS n, sum(readings) AS r, max(revision) AS v FROM fives").await.unwrap();
+    let counted = counted.collect().await.unwrap();
+    let value = |index: usize| {
+        arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(counted[0].column(index)).value(0)
+    };
+    assert_eq!((value(0), value(1), value(2)), (5, 25, 0));
+    assert_eq!(latest(&lake).await[1].3, 2);
+
+    // Retention has taken out what is before 12 s: the windows of those rows stay as they are.
+    std::fs::create_dir_all(site.path().join("_retention")).unwrap();
+    std::fs::write(site.path().join("_retention/raw_from"), from(12).to_string()).unwrap();
+    let request = airan_lake::Request::new(airan_lake::RequestReason::Backfill, from(0), from(40), 0);
+    let pipelines = vec![meters(&site.catalog).await];
+    let settings = &site.settings;
+    let report = crate::restate_offline(&lake, settings, &site.catalog, pipelines, "memory", &request).await.unwrap();
+    assert_eq!(report.windows, 2, "those from 20 s on");
+    let checked = lake.check().await.unwrap();
+    assert!(checked.problems.is_empty(), "{:?}", checked.problems);
+}
+
+/// Scenario: a request for a site of one shard, where there are two.
+/// Guarantees: both come to an end with it, also the one that has nothing to do: whoever asked waits for all.
+#[tokio::test]
+async fn a_request_is_done_where_no_site_of_it_is() {
+    let site = Site::new(2);
+    let lake = site.lake().await;
+    (0..2).for_each(|partition| site.bus.append(partition, site.rows(0..60)));
+    let running = site.start(&lake).await;
+    until("all is stored", || running.rows("stored") == 120).await;
+    for reason in [airan_lake::RequestReason::Backfill, airan_lake::RequestReason::Erase] {
+        let mut request = airan_lake::Request::new(reason, T0, T0 + 20_000_000, site.clock.now());
+        request.sites = vec!["s".to_owned()];
+        lake.request(&request).await.unwrap();
+        let names = ["meters".to_owned()];
+        let mut progress = Vec::new();
+        for _ in 0..1_000 {
+            progress = crate::request_progress(&lake, "memory", 2, &request, &names).await.unwrap();
+            if progress.len() == 2 && progress.iter().all(|part| part.is_done) {
+                break;
+            }
+            // Requests are looked for with commits.
+            (0..2).for_each(|partition| site.bus.append(partition, site.rows(60..61)));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(progress.len() == 2 && progress.iter().all(|part| part.is_done), "{progress:?}");
+        lake.remove_request(&request.id).await.unwrap();
+    }
+    running.stop().await;
+}
