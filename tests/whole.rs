@@ -12,6 +12,7 @@ mod whole {
     mod edge;
     mod fleet;
     mod kafka;
+    mod kafka_in;
     mod kafka_many;
     mod samples;
     mod site;

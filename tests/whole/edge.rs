@@ -73,6 +73,16 @@ impl Edge {
         edge
     }
 
+    /// Has the gateway read Kafka topics of others, as a list of `gateway.kafka_in`.
+    pub fn reading(self, inputs: &str) -> Edge {
+        for file in ["up.yaml", "gateway.yaml"] {
+            if let Ok(text) = std::fs::read_to_string(self.dir().join(file)) {
+                self.write(file, &text.replace("tick: 1s}", &format!("tick: 1s, kafka_in: {inputs}}}")));
+            }
+        }
+        self
+    }
+
     /// Starts the processor `name` of a group, which reaches the broker at `broker` and has `more` in its configuration. The port
     /// of its metrics comes with it; name and port stay the same when it is started again.
     pub fn member(&self, name: &str, broker: &str, more: &str) -> (Process, u16) {

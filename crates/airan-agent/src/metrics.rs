@@ -30,6 +30,8 @@ pub struct AgentMetrics {
     pub scraped_samples: IntCounterVec,
     /// Labels dropped because they name a subscriber, by target.
     pub dropped_fields: IntCounterVec,
+    /// Exemplars left out by rule, by target: they name traces and may name subscribers.
+    pub dropped_exemplars: IntCounterVec,
     /// Requests to the gateway, by outcome: `acknowledged`, `retry` or `refused`.
     pub uplink_requests: IntCounterVec,
     /// 1 where the last request to the gateway was answered.
@@ -102,6 +104,11 @@ impl AgentMetrics {
                 "Labels dropped because they name a subscriber.",
                 &["target"],
             )?,
+            dropped_exemplars: counters(
+                "airan_agent_dropped_exemplars_total",
+                "Exemplars left out: they name traces and may name subscribers.",
+                &["target"],
+            )?,
             uplink_requests: counters(
                 "airan_agent_uplink_requests_total",
                 "Requests to the gateway, by outcome.",
@@ -128,6 +135,7 @@ impl AgentMetrics {
         registry.register(Box::new(self.scrape_seconds.clone()))?;
         registry.register(Box::new(self.scraped_samples.clone()))?;
         registry.register(Box::new(self.dropped_fields.clone()))?;
+        registry.register(Box::new(self.dropped_exemplars.clone()))?;
         registry.register(Box::new(self.uplink_requests.clone()))?;
         registry.register(Box::new(self.uplink_up.clone()))
     }

@@ -14,7 +14,7 @@
 //! - **B5** the partition count of a topic never changes.
 //!
 //! [`open`] makes a bus from its settings. Which one it is, nobody above needs to know: [`Bus`] and [`Consumer`] are traits
-//! because two implementations exist, in `local` and `kafka`.
+//! because two implementations exist, in `local` and `kafka`. Beside the bus, [`Inlet`] reads Kafka topics that others write.
 
 mod bus;
 mod counts;
@@ -30,8 +30,9 @@ use airan_model::time::Clock;
 
 pub use bus::{Bus, ConsumeError, Consumer, Event, Received, SendError};
 pub use counts::Counts;
+pub use kafka::{Arrival, Given, Inlet, TopicSettings, TopicStart};
 pub use reader::{REJECTED_MAX, Reader, RejectedRecord};
-pub use settings::{BusSettings, KafkaSettings, LocalSettings};
+pub use settings::{BusSettings, KafkaSettings, LocalSettings, properties};
 
 /// Why a bus could not be opened. None of these heals by itself; a broker that is away is waited for instead.
 #[derive(Debug, thiserror::Error)]

@@ -51,8 +51,18 @@ pub struct KafkaSettings {
     pub properties: BTreeMap<String, Secret>,
 }
 
-/// Properties may be written as texts, numbers or truth values.
-fn properties<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Secret>, D::Error> {
+impl KafkaSettings {
+    /// Whether the bus writes the topic of this name.
+    pub fn owns(&self, topic: &str) -> bool {
+        topic == self.topic || topic == crate::kafka::rejected_topic(&self.topic)
+    }
+}
+
+/// Reads properties of librdkafka, which may be written as texts, numbers or truth values.
+///
+/// # Errors
+/// If one of them is something else.
+pub fn properties<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Secret>, D::Error> {
     let written = BTreeMap::<String, Written>::deserialize(deserializer)?;
     Ok(written.into_iter().map(|(name, Written(value))| (name, Secret::from(value))).collect())
 }

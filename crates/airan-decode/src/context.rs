@@ -60,6 +60,8 @@ pub struct Tally {
     pub sample_rows: u64,
     /// Labels dropped because they name a subscriber, once a sample.
     pub dropped_fields: u64,
+    /// Exemplars left out by rule, for their labels name traces and may name subscribers.
+    pub exemplars: u64,
     /// Samples refused: see [`Decoded::refused`].
     pub refused: u64,
     /// Of the samples, native histograms of remote write that were not refused: its answers count them apart.

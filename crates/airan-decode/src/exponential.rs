@@ -3,7 +3,7 @@
 //! With scale `s` the bounds are the powers of 2^(2^-s) (opentelemetry.io, "Metrics data model", ExponentialHistogram). Only
 //! buckets that hold something are written, each with its two bounds; what lies between them is one empty bucket. Two
 //! histograms of one scale therefore merge exactly over the union of their bounds: a bound of one never splits a bucket of the
-//! other that holds something.
+//! other that holds something. The zero bucket of threshold 0 is given the width that no other bucket can lie in.
 //!
 //! A bound is computed with products and square roots alone, which IEEE 754 rounds the same everywhere, so every process writes
 //! the same bits for it.
@@ -83,7 +83,8 @@ impl Exponential<'_> {
             let (inner, outer) = ends(*index)?;
             made.add(-outer, -inner, *count)?;
         }
-        made.add(-self.zero_threshold, self.zero_threshold, self.zero_count)?;
+        let zero = if self.zero_threshold == 0.0 { f64::MIN_POSITIVE } else { self.zero_threshold };
+        made.add(-zero, self.zero_threshold, self.zero_count)?;
         for (index, count) in self.positive {
             let (inner, outer) = ends(*index)?;
             made.add(inner, outer, *count)?;
@@ -111,7 +112,6 @@ impl Sparse {
         if last.is_some_and(|last| upper <= last) {
             return Err(BEYOND);
         }
-        // The zero bucket of threshold 0 has no width: it is all from the last bound up to 0.
         if lower < upper && lower.is_finite() && last.is_none_or(|last| lower > last) {
             self.bounds.push(lower);
             self.counts.push(0);
@@ -167,8 +167,8 @@ mod tests {
     #[test]
     fn only_filled_buckets_are_written_with_both_their_bounds() {
         let made = histogram(&[(0, 2), (2, 1)], (0.0, 4), &[(0, 5), (1, 6), (4, 7)]).unwrap();
-        assert_eq!(made.bounds, [-8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 16.0, 32.0]);
-        assert_eq!(made.counts, [0, 1, 0, 2, 4, 0, 5, 6, 0, 7, 0]);
+        assert_eq!(made.bounds, [-8.0, -4.0, -2.0, -1.0, -f64::MIN_POSITIVE, 0.0, 1.0, 2.0, 4.0, 16.0, 32.0]);
+        assert_eq!(made.counts, [0, 1, 0, 2, 0, 4, 0, 5, 6, 0, 7, 0]);
         let wide_zero = histogram(&[], (1.5, 3), &[(0, 1)]).unwrap();
         assert_eq!((wide_zero.bounds, wide_zero.counts), (vec![-1.5, 1.5, 2.0], vec![0, 3, 1, 0]));
         let empty = histogram(&[], (0.0, 0), &[]).unwrap();

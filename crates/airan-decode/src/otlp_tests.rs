@@ -2,9 +2,9 @@ use opentelemetry_proto::tonic::common::v1::{
     AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, any_value,
 };
 use opentelemetry_proto::tonic::metrics::v1::{
-    ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram as OtlpHistogram, HistogramDataPoint, Metric,
-    NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, Summary, SummaryDataPoint, exponential_histogram_data_point,
-    metric, number_data_point, summary_data_point,
+    Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram as OtlpHistogram,
+    HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, Summary, SummaryDataPoint,
+    exemplar, exponential_histogram_data_point, metric, number_data_point, summary_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use serde_json::json;
@@ -76,6 +76,58 @@ fn take(request: &ExportMetricsServiceRequest) -> Decoded {
     let of = |decoded: &Decoded| decoded.rows.iter().map(|rows| rows.rows.clone()).collect::<Vec<_>>();
     assert_eq!(of(&from_json), of(&decoded));
     decoded
+}
+
+/// Scenario: exemplars of a number, a histogram and an exponential histogram, which name a trace and a subscriber; both encodings.
+/// Guarantees: each is counted and leaves nothing behind; the points they belong to are taken.
+#[test]
+fn exemplars_are_counted_and_left_out() {
+    let exemplars = |count: usize| {
+        let of = Exemplar {
+            filtered_attributes: vec![attribute("imsi", "001010123456789")],
+            time_unix_nano: NANOS,
+            trace_id: vec![0x4b; 16],
+            value: Some(exemplar::Value::AsDouble(7.25)),
+            ..Default::default()
+        };
+        vec![of; count]
+    };
+    let explicit = HistogramDataPoint {
+        time_unix_nano: NANOS,
+        count: 1,
+        sum: Some(0.5),
+        bucket_counts: vec![1, 0],
+        explicit_bounds: vec![1.0],
+        exemplars: exemplars(2),
+        ..Default::default()
+    };
+    let exponential = ExponentialHistogramDataPoint {
+        time_unix_nano: NANOS,
+        count: 1,
+        sum: Some(0.5),
+        zero_count: 1,
+        exemplars: exemplars(4),
+        ..Default::default()
+    };
+    let exponential = ExponentialHistogram { data_points: vec![exponential], aggregation_temporality: CUMULATIVE };
+    let decoded = take(&request(
+        vec![attribute("host.name", "edge-1")],
+        vec![
+            gauge("hw.gpu.utilization", vec![NumberDataPoint { exemplars: exemplars(1), ..double("G", 0.25) }]),
+            histogram("latency", CUMULATIVE, vec![explicit]),
+            Metric {
+                name: "spread".to_owned(),
+                data: Some(metric::Data::ExponentialHistogram(exponential)),
+                ..Default::default()
+            },
+        ],
+    ));
+    assert_eq!((decoded.tally.exemplars, decoded.tally.samples, decoded.tally.refused), (7, 3, 0));
+    assert_eq!(row(&decoded, "accelerator")["utilization"], 0.25);
+    let text = format!("{:?}{:?}", rows(&decoded, "accelerator"), rows(&decoded, "sample"));
+    for left_out in ["imsi", "001010123456789", "4b4b4b", "7.25"] {
+        assert!(!text.contains(left_out), "{text}");
+    }
 }
 
 /// Scenario: a gauge and a counter of one device, with labels of the resource.
@@ -238,7 +290,7 @@ fn exponential(scale: i32, positive: (i32, &[u64]), zero: u64, count: u64) -> Ex
 }
 
 /// Scenario: exponential histograms: of scale 0, of a known metric in deltas, without any value, and some that contradict themselves.
-/// Guarantees: cumulative ones are rows of `sample`, also of a known metric; bounds are the powers of the base, empty buckets are not written, the contradictions are refused one by one.
+/// Guarantees: of known metrics both kinds fill columns; bounds are the powers of the base, empty buckets are not written, the contradictions are refused one by one.
 #[test]
 fn exponential_histograms_have_the_bounds_of_their_scale() {
     let of = |name: &str, aggregation_temporality, data_points| {
@@ -265,13 +317,13 @@ fn exponential_histograms_have_the_bounds_of_their_scale() {
             ),
         ],
     ));
-    let kept = rows(&decoded, "sample");
-    let names: Vec<&serde_json::Value> = kept.iter().map(|row| &row["name"]).collect();
-    assert_eq!(names, ["a", "vllm:time_per_output_token_seconds"], "cumulative ones fill no column");
-    let whole = &kept[0];
-    let bounds = json!({"bounds": [0.0, 0.5, 1.0, 2.0, 4.0], "counts": [1, 0, 2, 0, 3, 0], "sum": 7.5, "count": 6});
-    assert_eq!(whole["histogram"], bounds);
-    let rise = &row(&decoded, "inference")["time_to_first_token_seconds_increase"];
+    let tiny = f64::MIN_POSITIVE;
+    let bounds =
+        json!({"bounds": [-tiny, 0.0, 0.5, 1.0, 2.0, 4.0], "counts": [0, 1, 0, 2, 0, 3, 0], "sum": 7.5, "count": 6});
+    assert_eq!(row(&decoded, "sample")["histogram"], bounds);
+    let known = row(&decoded, "inference");
+    assert_eq!(known["time_per_output_token_seconds"]["counts"], json!([0, 4, 0]));
+    let rise = &known["time_to_first_token_seconds_increase"];
     assert_eq!((&rise["bounds"], &rise["counts"]), (&json!([1.0, std::f64::consts::SQRT_2]), &json!([0, 4, 0])));
     assert_eq!((decoded.tally.sentinels, refused(&decoded)), (1, vec![(Reason::Malformed, 5)]));
 }

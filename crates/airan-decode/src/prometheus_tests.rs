@@ -249,6 +249,7 @@ fn open_metrics_is_read() {
     )
     .unwrap();
     assert_eq!(row(&decoded, "timing")["process_restarts"], 3.0);
+    assert_eq!(decoded.tally.exemplars, 1);
     let histogram = json!({"bounds": [0.5], "counts": [1, 1], "sum": 1.5, "count": 2});
     assert_eq!(row(&decoded, "inference")["inter_token_latency_seconds"], histogram);
     assert_eq!(row(&decoded, "sample")["name"], "openshift_ptp_process_restart_count_created");

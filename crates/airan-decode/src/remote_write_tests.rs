@@ -95,6 +95,8 @@ mod sent {
         pub samples: Vec<Sample>,
         #[prost(message, repeated, tag = "3")]
         pub histograms: Vec<Histogram>,
+        #[prost(message, repeated, tag = "4")]
+        pub exemplars: Vec<Sample>,
         #[prost(message, optional, tag = "5")]
         pub metadata: Option<Metadata2>,
         #[prost(int64, tag = "6")]
@@ -124,6 +126,33 @@ fn read(timeseries: Vec<sent::TimeSeries>) -> Decoded {
     let decoded = decode(&request.encode_to_vec(), RemoteWrite::V1, &context()).unwrap();
     check(&decoded);
     decoded
+}
+
+/// Scenario: series with exemplars whose labels name a trace, in both versions.
+/// Guarantees: exemplars are counted and leave nothing behind; the samples beside them are taken.
+#[test]
+fn exemplars_are_counted_and_left_out() {
+    let mut with = series(&[("__name__", "x"), ("instance", "n:1")], &[(NOW, 1.0)]);
+    with.exemplars = labels(&[("trace_id", "4bf92f35"), ("imsi", "1")]);
+    let first = read(vec![with]);
+    let sample = sent::Sample { value: 1.0, timestamp: NOW, start: 0 };
+    let request = sent::Request2 {
+        symbols: ["", "__name__", "x", "instance", "n:1"].map(str::to_owned).to_vec(),
+        timeseries: vec![sent::TimeSeries2 {
+            labels: vec![1, 2, 3, 4],
+            samples: vec![sample],
+            exemplars: vec![sample, sample],
+            ..Default::default()
+        }],
+    };
+    let second = decode(&request.encode_to_vec(), RemoteWrite::V2, &context()).unwrap();
+    assert_eq!((first.tally.exemplars, second.tally.exemplars), (2, 2));
+    for decoded in [first, second] {
+        check(&decoded);
+        assert_eq!((decoded.tally.samples, decoded.tally.sample_rows), (1, 1));
+        let text = format!("{:?}", rows(&decoded, "sample"));
+        assert!(!text.contains("4bf92f35") && !text.contains("imsi"), "{text}");
+    }
 }
 
 /// Scenario: a known metric of a GPU and an unknown one, each scraped twice.
@@ -270,10 +299,11 @@ fn native_histograms_of_other_kinds() {
     let histogram = &rows(&decoded, "sample")[0]["histogram"];
     assert_eq!((&histogram["bounds"], &histogram["counts"]), (&json!([0.5, 2.0]), &json!([0, 3, 4])));
 
-    // Of a metric with a column, the one whose bounds stay fills it; the other is a row of `sample`.
+    // Of a metric with a column, both fill it.
     let known = "vllm:time_to_first_token_seconds";
-    let decoded = read(vec![native_of(known, custom.clone()), native_of(known, native())]);
-    assert_eq!((rows(&decoded, "inference").len(), rows(&decoded, "sample").len()), (1, 1));
+    let later = sent::Histogram { timestamp: NOW + 1, ..native() };
+    let decoded = read(vec![native_of(known, custom.clone()), native_of(known, later)]);
+    assert_eq!((rows(&decoded, "inference").len(), rows(&decoded, "sample").len()), (2, 0));
 
     let stale = sent::Histogram { sum: f64::from_bits(STALE), ..Default::default() };
     let decoded = read(vec![native_series(stale)]);

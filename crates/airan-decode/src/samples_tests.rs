@@ -96,7 +96,8 @@ fn otlp_files_add_up() {
         if file.ends_with("otlp_example_metrics.json") {
             let exponential = one(&decoded, "sample", |row| row["name"] == "my.exponential.histogram");
             // By hand: scale 0, one zero, and two values in bucket 2, which is from 4 to 8.
-            let expected = json!({"bounds": [0.0, 4.0, 8.0], "counts": [1, 0, 2, 0], "sum": 10.0, "count": 3});
+            let bounds = [-f64::MIN_POSITIVE, 0.0, 4.0, 8.0];
+            let expected = json!({"bounds": bounds, "counts": [0, 1, 0, 2, 0], "sum": 10.0, "count": 3});
             assert_eq!(exponential["histogram"], expected);
         }
     }

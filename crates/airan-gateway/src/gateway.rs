@@ -16,6 +16,9 @@
 //!
 //! Beside the path: `ticks.rs` lets time pass in silent partitions, `rejects.rs` records what was refused.
 //!
+//! Topics of others ([`Settings::kafka_in`]) are one more door, which fetches: what for a request is its answer, is here that the
+//! message's offset is reported.
+//!
 //! The doors come first ([`Doors::bind`]) and listen before there is a bus: until [`Gateway::run`] they answer 503 with
 //! Retry-After (`UNAVAILABLE` with RetryInfo). Sockets and connections stay the same when the rest comes.
 
@@ -36,7 +39,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::doors::serve::{Serving, serve};
-use crate::doors::{Entrance, grpc, http};
+use crate::doors::{Entrance, grpc, http, kafka};
 use crate::intake::Intake;
 use crate::metrics::GatewayMetrics;
 use crate::missing::MissingNode;
@@ -181,6 +184,9 @@ impl Gateway {
         beside.spawn(ticks::run(bus, settings.tick.get(), Arc::clone(&metrics), closing.clone()));
         beside.spawn(rejects.run(stopped.clone()));
         beside.spawn(follow_inventory(intake.clone(), closing.clone()));
+        for topic in &settings.kafka_in {
+            doors.spawn(kafka::read(topic.clone(), intake.clone(), drain, closing.clone()));
+        }
 
         let mut broken = tokio::select! {
             () = stop.cancelled() => None,

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::admit::{Admission, AdmitError, Admitted, Before, Layouts, admit};
 use crate::decompress::{Encoding, decompress};
-use crate::gather::Gatherer;
+use crate::gather::{Gatherer, Pending};
 use crate::inflight::{InFlight, Ticket};
 use crate::layout::{ColumnError, Layout};
 use crate::metrics::GatewayMetrics;
@@ -65,6 +65,8 @@ pub(crate) struct Parcel {
     pub stream: Option<String>,
     /// What the sender says makes two bodies one, for bodies without times.
     pub idempotency: Option<String>,
+    /// Where it lay before it came here, as `topic/partition/offset`: two places hold two bodies, also of the same bytes.
+    pub place: Option<Arc<str>>,
     pub encoding: Encoding,
     pub body: Bytes,
 }
@@ -111,6 +113,15 @@ pub(crate) struct Inner {
 struct Placing {
     now: Arc<Inventory>,
     before: Option<Before>,
+}
+
+/// A body whose rows are on their way to the bus.
+pub(crate) struct Offered {
+    pending: Pending,
+    ack: Ack,
+    started: Instant,
+    // Its bytes count as under way until its end is known.
+    _ticket: Ticket,
 }
 
 /// A body's rows, and what its decoder says about the rest.
@@ -193,14 +204,20 @@ impl Intake {
 
     /// Takes a body. Resolves when the bus has acknowledged all rows that could be read from it, or with the worst that
     /// happened to one of them. The ticket is held until then.
-    pub(crate) async fn take(&self, parcel: Parcel, mut ticket: Ticket, deadline: Instant) -> Result<Ack, Refusal> {
+    pub(crate) async fn take(&self, parcel: Parcel, ticket: Ticket, deadline: Instant) -> Result<Ack, Refusal> {
+        let offered = self.offer(parcel, ticket).await?;
+        self.settled(offered, deadline).await
+    }
+
+    /// The first half of [`Intake::take`]: the rows of a body wait for the bus, behind those of bodies offered before.
+    pub(crate) async fn offer(&self, parcel: Parcel, mut ticket: Ticket) -> Result<Offered, Refusal> {
         let inner = &self.inner;
         let started = Instant::now();
         let door = parcel.door;
         inner.metrics.wire_bytes.with_label_values(&[door.as_str()]).inc_by(parcel.body.len() as u64);
-        let sender = Arc::clone(&parcel.sender);
+        let (sender, place) = (Arc::clone(&parcel.sender), parcel.place.clone());
         let inline_max = if parcel.encoding == Encoding::Identity { INLINE_MAX } else { INLINE_COMPRESSED_MAX };
-        let (opened, _ticket) = if parcel.body.len() <= inline_max {
+        let (opened, ticket) = if parcel.body.len() <= inline_max {
             (inner.open(parcel, &mut ticket), ticket)
         } else {
             let inner = Arc::clone(inner);
@@ -210,13 +227,19 @@ impl Intake {
         let opened = match opened {
             Ok(opened) => opened,
             Err(unopened) => {
-                inner.reject(door, &sender, &unopened);
+                inner.reject(door, &sender, place.as_deref(), &unopened);
                 return Err(unopened.refusal);
             }
         };
-        let rows = opened.admitted.rows;
-        inner.produce(door, opened.admitted, started, deadline).await?;
-        Ok(Ack { rows, refused: opened.refused, tally: opened.tally })
+        let ack = Ack { rows: opened.admitted.rows, refused: opened.refused, tally: opened.tally };
+        let pending = inner.gatherer.offer(door, opened.admitted.parts)?;
+        Ok(Offered { pending, ack, started, _ticket: ticket })
+    }
+
+    /// The second half: resolves when each row has met its end.
+    pub(crate) async fn settled(&self, offered: Offered, deadline: Instant) -> Result<Ack, Refusal> {
+        self.inner.settled(offered.pending, offered.started, deadline).await?;
+        Ok(offered.ack)
     }
 
     fn internal(&self, error: &tokio::task::JoinError) -> Refusal {
@@ -257,10 +280,11 @@ impl Inner {
             self.record_refused(&parcel, &body, &refused, now);
         }
 
-        let batch = match (&parcel.idempotency, tally.no_time) {
-            (_, false) => BatchId::of_body(&parcel.sender, door, &body),
+        let from = parcel.place.as_ref().unwrap_or(&parcel.sender);
+        let batch = match (&parcel.idempotency, tally.no_time && parcel.place.is_none()) {
+            (_, false) => BatchId::of_body(from, door, &body),
             // A key is no body: the prefix keeps the two apart.
-            (Some(key), true) => BatchId::of_body(&parcel.sender, &format!("{door}/idempotency-key"), key.as_bytes()),
+            (Some(key), true) => BatchId::of_body(from, &format!("{door}/idempotency-key"), key.as_bytes()),
             (None, true) => random_batch(),
         };
         let source = parcel.source();
@@ -326,6 +350,10 @@ impl Inner {
         deadline: Instant,
     ) -> Result<(), Refusal> {
         let pending = self.gatherer.offer(door, admitted.parts)?;
+        self.settled(pending, started, deadline).await
+    }
+
+    async fn settled(&self, pending: Pending, started: Instant, deadline: Instant) -> Result<(), Refusal> {
         let settled = tokio::time::timeout_at(deadline, pending.settled());
         settled.await.unwrap_or_else(|_| {
             let message = "no acknowledgement within the request timeout".to_owned();
@@ -349,6 +377,9 @@ impl Inner {
         if tally.dropped_fields > 0 {
             self.metrics.dropped_fields.with_label_values(&[door.as_str()]).inc_by(tally.dropped_fields);
         }
+        if tally.exemplars > 0 {
+            self.metrics.dropped_exemplars.with_label_values(&[door.as_str()]).inc_by(tally.exemplars);
+        }
         if tally.refused > 0 {
             self.count_refused(door, tally.refused);
         }
@@ -371,7 +402,7 @@ impl Inner {
                 node: Some(parcel.sender.to_string()),
                 length: body.len() as u64,
                 sha256: sha256.clone(),
-                position: Some(refused.example.clone()),
+                position: at_place(parcel.place.as_deref(), Some(refused.example.clone())),
                 at,
                 rows: refused.count,
             });
@@ -379,7 +410,7 @@ impl Inner {
     }
 
     /// A body refused as a whole.
-    fn reject(&self, door: Door, sender: &str, unopened: &Unopened) {
+    fn reject(&self, door: Door, sender: &str, place: Option<&str>, unopened: &Unopened) {
         if unopened.rows > 0 {
             self.count_refused(door, unopened.rows);
         }
@@ -391,7 +422,7 @@ impl Inner {
             node: Some(sender.to_owned()),
             length: unopened.length,
             sha256: unopened.sha256.clone(),
-            position,
+            position: at_place(place, position),
             at: self.clock.now(),
             rows: unopened.rows,
         });
@@ -400,7 +431,7 @@ impl Inner {
     /// A request refused before its body was read: only what its headers say is known.
     pub(crate) fn reject_unread(&self, door: Door, sender: &str, refusal: &Refusal, length: u64) {
         let unopened = Unopened { refusal: refusal.clone(), length, sha256: String::new(), rows: 0 };
-        self.reject(door, sender, &unopened);
+        self.reject(door, sender, None, &unopened);
     }
 
     /// When the sender is welcome again, if it is over its share.
@@ -415,6 +446,8 @@ impl Parcel {
     fn source(&self) -> &'static str {
         match (self.door, self.format) {
             (Door::OtlpGrpc, _) => "otlp_grpc/protobuf",
+            (Door::Kafka, Format::OtlpProtobuf) => "kafka/otlp_proto",
+            (Door::Kafka, Format::Ndjson) => "kafka/ndjson",
             (_, Format::OtlpProtobuf) => "otlp_http/protobuf",
             (_, Format::OtlpJson) => "otlp_http/json",
             (_, Format::Ndjson) => "ndjson/json",
@@ -439,6 +472,15 @@ impl Parcel {
             message: error.to_string(),
             position: error.position.clone(),
         })
+    }
+}
+
+/// Where in what a fault lies: `topic/partition/offset`, a line, or both.
+fn at_place(place: Option<&str>, position: Option<String>) -> Option<String> {
+    match (place, position) {
+        (Some(place), Some(position)) => Some(format!("{place} {position}")),
+        (Some(place), None) => Some(place.to_owned()),
+        (None, position) => position,
     }
 }
 

@@ -30,7 +30,10 @@ pub use intake::{Ack, Intake};
 pub use metrics::{DoorRows, GatewayMetrics};
 pub use missing::MissingNode;
 pub use refusal::Refusal;
-pub use settings::{GatherSettings, ImplausibleSettings, LoadSettings, RequestSettings, Settings, ShareSettings};
+pub use settings::{
+    GatherSettings, ImplausibleSettings, KafkaFormat, KafkaInSettings, LoadSettings, RequestSettings, Settings,
+    ShareSettings,
+};
 
 /// Where rows come in. Its name is a metric label and the first half of a row's `source`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,12 +50,14 @@ pub enum Door {
     RemoteWrite,
     /// The agent of the same process.
     Agent,
+    /// Kafka topics that others write.
+    Kafka,
 }
 
 impl Door {
     /// Every door, in the order of their numbers.
-    pub const ALL: [Door; 6] =
-        [Door::OtlpGrpc, Door::OtlpHttp, Door::Ndjson, Door::Arrow, Door::RemoteWrite, Door::Agent];
+    pub const ALL: [Door; 7] =
+        [Door::OtlpGrpc, Door::OtlpHttp, Door::Ndjson, Door::Arrow, Door::RemoteWrite, Door::Agent, Door::Kafka];
 
     /// Its name.
     pub fn as_str(self) -> &'static str {
@@ -63,6 +68,7 @@ impl Door {
             Door::Arrow => "arrow",
             Door::RemoteWrite => "remote_write",
             Door::Agent => "agent",
+            Door::Kafka => "kafka",
         }
     }
 }

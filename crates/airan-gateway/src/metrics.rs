@@ -66,6 +66,8 @@ pub struct GatewayMetrics {
     implausible_nodes: Mutex<Vec<Box<str>>>,
     /// `airan_gateway_dropped_fields_total{door}`: fields that name a subscriber, dropped.
     pub dropped_fields: IntCounterVec,
+    /// `airan_gateway_dropped_exemplars_total{door}`: exemplars left out by rule: they name traces and may name subscribers.
+    pub dropped_exemplars: IntCounterVec,
     /// `airan_gateway_unassigned_rows_total`: rows of nodes the inventory does not know.
     pub unassigned_rows: IntCounter,
     /// `airan_gateway_unassigned_nodes`: nodes the inventory does not know, as remembered.
@@ -76,6 +78,13 @@ pub struct GatewayMetrics {
     pub ack_seconds: Histogram,
     /// `airan_gateway_ticks_total{outcome}`: ticks written or failed.
     pub ticks: IntCounterVec,
+    /// `airan_gateway_kafka_messages_total{topic, outcome}`: messages of others' topics by their end: acknowledged, or refused for
+    /// good; and `retried`, once for each attempt that the bus did not take.
+    pub kafka_messages: IntCounterVec,
+    /// `airan_gateway_kafka_lost_messages_total{topic}`: messages that went from a topic before they were read.
+    pub kafka_lost: IntCounterVec,
+    /// `airan_gateway_kafka_paused{topic}`: 1 while a topic is not read because rows are not taken.
+    pub kafka_paused: IntGaugeVec,
 }
 
 impl GatewayMetrics {
@@ -143,6 +152,11 @@ impl GatewayMetrics {
                 "Fields naming a subscriber that were dropped.",
                 &["door"],
             )?,
+            dropped_exemplars: counters(
+                "dropped_exemplars_total",
+                "Exemplars left out: they name traces and may name subscribers.",
+                &["door"],
+            )?,
             unassigned_rows: counter("unassigned_rows_total", "Rows of nodes that the inventory does not know.")?,
             unassigned_nodes: gauge("unassigned_nodes", "Nodes that the inventory does not know.")?,
             unassigned_forgotten: counter(
@@ -157,12 +171,29 @@ impl GatewayMetrics {
                 .buckets(vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
             )?,
             ticks: counters("ticks_total", "Ticks by outcome: written or failed.", &["outcome"])?,
+            kafka_messages: counters(
+                "kafka_messages_total",
+                "Messages of others' Kafka topics by outcome: acknowledged, refused, or retried for each attempt in vain.",
+                &["topic", "outcome"],
+            )?,
+            kafka_lost: counters(
+                "kafka_lost_messages_total",
+                "Messages that went from others' Kafka topics before they were read.",
+                &["topic"],
+            )?,
+            kafka_paused: IntGaugeVec::new(
+                Opts::new(
+                    "airan_gateway_kafka_paused",
+                    "1 while a Kafka topic of others is not read because its rows are not taken.",
+                ),
+                &["topic"],
+            )?,
         })
     }
 
     /// Adds every metric to a registry. Errs if one of the names is taken.
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 20] = [
+        let all: [Box<dyn Collector>; 24] = [
             Box::new(self.rows_total.clone()),
             Box::new(self.requests.clone()),
             Box::new(self.wire_bytes.clone()),
@@ -178,11 +209,15 @@ impl GatewayMetrics {
             Box::new(self.rejected_unrecorded.clone()),
             Box::new(self.implausible.clone()),
             Box::new(self.dropped_fields.clone()),
+            Box::new(self.dropped_exemplars.clone()),
             Box::new(self.unassigned_rows.clone()),
             Box::new(self.unassigned_nodes.clone()),
             Box::new(self.unassigned_forgotten.clone()),
             Box::new(self.ack_seconds.clone()),
             Box::new(self.ticks.clone()),
+            Box::new(self.kafka_messages.clone()),
+            Box::new(self.kafka_lost.clone()),
+            Box::new(self.kafka_paused.clone()),
         ];
         all.into_iter().try_for_each(|metric| registry.register(metric))
     }

@@ -2,11 +2,13 @@
 //!
 //! There are no defaults here: `config/defaults.yaml` holds every one of them and the binary lays the user's file over it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use airan_bus::{TopicSettings, TopicStart};
 use airan_model::limits::Limits;
 use airan_model::message::GATHER_BYTES_MAX;
-use airan_model::settings::{BadSetting, BytesSetting, Checker, DurationSetting};
+use airan_model::settings::{BadSetting, BytesSetting, Checker, DurationSetting, Secret};
 use airan_model::time::Plausibility;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +22,8 @@ pub struct Settings {
     pub grpc: SocketAddr,
     /// Lets the doors listen on other than loopback addresses, where anyone who reaches them can write.
     pub insecure: bool,
+    /// Kafka topics that others write, to be read like one more door.
+    pub kafka_in: Vec<KafkaInSettings>,
     /// What one request may hold.
     pub request: RequestSettings,
     /// What all requests together may hold.
@@ -34,6 +38,49 @@ pub struct Settings {
     pub tick: DurationSetting,
     /// How long a shutdown waits for requests under way.
     pub drain: DurationSetting,
+}
+
+/// A Kafka topic that others write.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaInSettings {
+    /// Where to begin, as `host:port,host:port`.
+    pub brokers: String,
+    /// The topic.
+    pub topic: String,
+    /// What its messages are.
+    pub format: KafkaFormat,
+    /// The consumer group. Gateways of one group share the topic's partitions.
+    pub group: String,
+    /// Where a partition begins that the group has never read; without it with the oldest message.
+    #[serde(default)]
+    pub start: TopicStart,
+    /// Properties of librdkafka, as they are. Never printed, for some are secrets.
+    #[serde(default, deserialize_with = "airan_bus::properties")]
+    pub properties: BTreeMap<String, Secret>,
+}
+
+/// What the messages of a topic are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KafkaFormat {
+    /// An `ExportMetricsServiceRequest` of OTLP in protobuf, as the OpenTelemetry Collector's Kafka exporter writes it.
+    OtlpProto,
+    /// One row a line, as `POST /v1/ndjson` takes it.
+    Ndjson,
+}
+
+impl KafkaInSettings {
+    /// The same in the words of the bus.
+    pub fn topic(&self) -> TopicSettings {
+        TopicSettings {
+            brokers: self.brokers.clone(),
+            topic: self.topic.clone(),
+            group: self.group.clone(),
+            start: self.start,
+            properties: self.properties.clone(),
+        }
+    }
 }
 
 /// Limits on one request.
@@ -179,6 +226,17 @@ impl Settings {
                 self.gather.bytes.get() <= GATHER_BYTES_MAX,
                 &format!("must be at most {}", BytesSetting::from(GATHER_BYTES_MAX)),
             );
+        let mut seen = BTreeSet::new();
+        for (index, topic) in self.kafka_in.iter().enumerate() {
+            let key = |name: &str| format!("kafka_in.{index}.{name}");
+            check
+                .require(&key("topic"), !topic.topic.trim().is_empty(), "must not be empty")
+                .require(&key("group"), !topic.group.trim().is_empty(), "must not be empty")
+                .require(&key("topic"), seen.insert((&topic.brokers, &topic.topic)), "stands in the list twice");
+            if let Err(error) = topic.topic().check() {
+                check.require(&format!("kafka_in.{index}"), false, &error.to_string());
+            }
+        }
         check.finish()
     }
 }
@@ -195,6 +253,7 @@ pub(crate) mod tests {
             http: "127.0.0.1:0".parse().unwrap(),
             grpc: "127.0.0.1:0".parse().unwrap(),
             insecure: false,
+            kafka_in: Vec::new(),
             request: RequestSettings {
                 bytes: bytes(16 << 20),
                 samples: 500_000,
@@ -268,6 +327,35 @@ pub(crate) mod tests {
             let line = wrong.check().unwrap_err().to_string();
             assert!(line.starts_with(told), "{line} says {told}");
         }
+    }
+
+    /// Scenario: topics of others whose settings cannot be, one mistake at a time.
+    /// Guarantees: each is refused by its place in the list and its name, without its value.
+    #[test]
+    fn a_topic_that_cannot_be_read_is_refused() {
+        let topic = || KafkaInSettings {
+            brokers: "localhost:9092".to_owned(),
+            topic: "metrics".to_owned(),
+            format: KafkaFormat::OtlpProto,
+            group: "airan".to_owned(),
+            start: TopicStart::Earliest,
+            properties: BTreeMap::new(),
+        };
+        let refusal = |topics: Vec<KafkaInSettings>| {
+            let wrong = Settings { kafka_in: topics, ..settings() };
+            wrong.check().err().map(|bad| bad.to_string()).unwrap_or_default()
+        };
+        assert_eq!(refusal(vec![topic(), KafkaInSettings { topic: "more".to_owned(), ..topic() }]), "");
+        assert_eq!(refusal(vec![topic(), topic()]), "gateway.kafka_in.1.topic: stands in the list twice");
+        let no_group = KafkaInSettings { group: " ".to_owned(), ..topic() };
+        assert_eq!(refusal(vec![no_group]), "gateway.kafka_in.0.group: must not be empty");
+        let no_broker = KafkaInSettings { brokers: String::new(), ..topic() };
+        assert!(refusal(vec![no_broker]).starts_with("gateway.kafka_in.0: brokers is empty"));
+        let properties = BTreeMap::from([("sasl.pasword".to_owned(), Secret::from("hunter2".to_owned()))]);
+        assert_eq!(
+            refusal(vec![KafkaInSettings { properties, ..topic() }]),
+            "gateway.kafka_in.0: properties: librdkafka knows no property `sasl.pasword`"
+        );
     }
 
     /// Scenario: other spans of belief than the documented ones.

@@ -44,7 +44,8 @@ impl BatchId {
 ///
 /// Such a batch belongs to one request and is worth remembering only as long as that request may be repeated. Every other batch
 /// was made by its sender, which numbers rows in it for as long as it runs.
-const GATEWAY_SOURCES: [&str; 6] = ["otlp_grpc/", "otlp_http/", "ndjson/", "arrow/", "remote_write/", "agent/"];
+const GATEWAY_SOURCES: [&str; 7] =
+    ["otlp_grpc/", "otlp_http/", "ndjson/", "arrow/", "remote_write/", "agent/", "kafka/"];
 
 /// Whether a row of this `source` has its identity from a gateway and not from its sender.
 pub fn is_gateway_source(source: &str) -> bool {

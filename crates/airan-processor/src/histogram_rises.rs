@@ -1,9 +1,12 @@
 //! What cumulative histograms rose by, bucket by bucket.
 //!
-//! The rules are those of counters. A histogram began anew where its start changed, its bounds differ, or one of its buckets
-//! fell; then the rise is the new value. The rise has the bounds of its own row. A histogram whose parts do not fit together
+//! The rules are those of counters. A histogram began anew where its start changed, one of its buckets fell, or a bucket that held
+//! something is cut by one of the new bounds; then the rise is the new value. Other bounds alone are no new beginning: an
+//! exponential histogram gets buckets as it fills, and coarser ones as it widens, and what it held lies whole in one of them. The
+//! rise has the bounds of its own row. A histogram whose parts do not fit together
 //! (a bucket missing, a null among them) has no rise and is not remembered.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -202,13 +205,37 @@ enum Rise {
 impl HistogramValue {
     /// Appends the rise of the buckets to `to`.
     fn rise(&self, bounds: &[f64], now: &[i64], began_anew: bool, to: &mut Vec<i64>) -> Rise {
-        let has_fallen = || now.iter().zip(&self.counts).any(|(now, before)| now < before);
-        if began_anew || self.bounds != bounds || has_fallen() {
-            to.extend_from_slice(now);
-            return Rise::Anew;
+        let before = match () {
+            () if began_anew => None,
+            () if self.bounds == bounds => Some(Cow::Borrowed(&self.counts)),
+            () => self.over(bounds).map(Cow::Owned),
+        };
+        let has_fallen = |before: &[i64]| now.iter().zip(before).any(|(now, before)| now < before);
+        match before.filter(|before| !has_fallen(before)) {
+            Some(before) => {
+                to.extend(now.iter().zip(&*before).map(|(now, before)| now.saturating_sub(*before)));
+                Rise::Since
+            }
+            None => {
+                to.extend_from_slice(now);
+                Rise::Anew
+            }
         }
-        to.extend(now.iter().zip(&self.counts).map(|(now, before)| now.saturating_sub(*before)));
-        Rise::Since
+    }
+
+    /// The counts in buckets of other bounds; None where a bound cuts a bucket that holds something.
+    fn over(&self, bounds: &[f64]) -> Option<Vec<i64>> {
+        let mut over = vec![0i64; bounds.len() + 1];
+        for (index, count) in self.counts.iter().enumerate().filter(|(_, count)| **count != 0) {
+            let lower = index.checked_sub(1).map_or(f64::NEG_INFINITY, |below| self.bounds[below]);
+            let upper = self.bounds.get(index).copied().unwrap_or(f64::INFINITY);
+            let at = bounds.partition_point(|bound| *bound <= lower);
+            if bounds.get(at).is_some_and(|bound| *bound < upper) {
+                return None;
+            }
+            over[at] = over[at].saturating_add(*count);
+        }
+        Some(over)
     }
 }
 

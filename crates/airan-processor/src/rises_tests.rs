@@ -95,7 +95,9 @@ impl Plain {
             }
             if let Some(value) = row.spread {
                 let fell = |before: (usize, [i64; 2]), now: (usize, [i64; 2])| {
-                    before.0 != now.0 || now.1[0] < before.1[0] || now.1[1] < before.1[1]
+                    // The other bound cuts the bucket beyond 1, or the one up to 2: that must not hold anything.
+                    let cut = if before.0 == 0 { before.1[1] } else { before.1[0] };
+                    (before.0 != now.0 && cut != 0) || now.1[0] < before.1[0] || now.1[1] < before.1[1]
                 };
                 let counts = value.1;
                 match rise(&mut self.spread, row, value, fell) {
@@ -224,6 +226,40 @@ fn a_histogram_without_a_shape_has_no_rise_and_is_counted() {
     let spreads: Vec<_> = got(&risen).into_iter().map(|got| got.2).collect();
     assert_eq!(spreads, [None, None, None, Some(([1, 2], 0.0, 3.0))]);
     assert_eq!(rises.misshapen, 2);
+}
+
+/// Scenario: an exponential histogram fills buckets it had not, is then written with buckets twice as wide, falls, and at last gets a
+/// bound in the middle of a bucket that holds something.
+/// Guarantees: the rise is exact while what was held lies whole in one new bucket; otherwise the histogram began anew.
+#[test]
+fn a_histogram_may_grow_and_widen() {
+    let (stream, settings) = (meter(), testing::settings().counters);
+    let mut rises = Rises::new(&stream, &settings);
+    let steps: [(&[f64], &[i64], Option<&[i64]>); 6] = [
+        (&[1.0, 2.0], &[0, 5, 0], None),
+        (&[0.5, 1.0, 2.0, 4.0], &[0, 2, 6, 3, 0], Some(&[0, 2, 1, 3, 0])),
+        (&[0.25, 1.0, 4.0], &[0, 2, 10, 0], Some(&[0, 0, 1, 0])),
+        (&[0.25, 1.0, 4.0, 16.0], &[0, 3, 10, 7, 0], Some(&[0, 1, 0, 7, 0])),
+        (&[0.25, 1.0, 4.0, 16.0], &[0, 4, 9, 8, 0], Some(&[0, 4, 9, 8, 0])),
+        (&[0.25, 1.0, 3.0, 4.0, 16.0], &[0, 9, 9, 9, 9, 0], Some(&[0, 9, 9, 9, 9, 0])),
+    ];
+    let row = |(at, (bounds, counts, _)): (usize, &(&[f64], &[i64], Option<&[i64]>))| {
+        let count = counts.iter().sum::<i64>();
+        let spread = json!({"bounds": bounds, "counts": counts, "sum": count as f64 / 2.0, "count": count});
+        json!({"ts": format_rfc3339((at as i64 + 1) * SECOND), "node": "n", "part": "a", "spread": spread})
+    };
+    let rows: Vec<Value> = steps.iter().enumerate().map(row).collect();
+    let risen = rises.add(read_rows(&stream, &rows).unwrap(), 0).unwrap();
+    let column = HistogramColumn::of(risen.column_by_name("spread_increase").unwrap().as_struct());
+    for (row, (bounds, _, expected)) in steps.iter().enumerate() {
+        let found = column.value(row);
+        assert_eq!(found.as_ref().map(|found| found.counts.as_slice()), *expected, "step {row}");
+        if let (Some(found), Some(expected)) = (found, expected) {
+            let count = expected.iter().sum::<i64>();
+            assert_eq!((found.bounds.as_slice(), found.count), (*bounds, Some(count)), "step {row}");
+            assert_eq!(found.sum, Some(count as f64 / 2.0), "step {row}");
+        }
+    }
 }
 
 #[test]

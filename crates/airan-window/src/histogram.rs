@@ -8,10 +8,12 @@
 //!
 //! They work on [`schema::histogram_type`]: counts are per bucket, the last bucket reaches to infinity.
 //!
-//! **Bounds that differ are never merged blindly.** The merged histogram has the bounds that all merged ones have in common, and
-//! each count is put into the bucket of these that holds its own whole: what comes out is exact, only coarser; with no bound in
-//! common a single bucket is left, whose quantiles are null. (Prometheus does the same with custom buckets.) A histogram without
-//! an observation says nothing about where observations lie, so its bounds do not coarsen others.
+//! **Bounds that differ are never merged blindly.** The merged histogram has those bounds of all merged ones that lie inside no
+//! bucket which holds something, and each count is put into the bucket of these that holds its own whole: what comes out is
+//! exact, only coarser. Exponential histograms of one scale keep every bucket, for the bounds of one never lie inside a bucket of
+//! the other, and so do those of two scales the buckets of the coarser one. With no bound left there is a single bucket, whose
+//! quantiles are null. A histogram without an observation says nothing about where observations lie, so its bounds leave others
+//! as they are. The bounds of a group may grow with the histograms in it; they count as state.
 //!
 //! Cumulative histograms are refused when a query is planned: adding up what a server counted since its start counts each
 //! observation again with each row. The `_increase` beside it is meant ([`is_cumulative`]).

@@ -109,4 +109,5 @@ fn count(target: &Target, shared: &Shared, decoded: &Decoded) {
         shared.metrics.scraped_samples.with_label_values(&[target.name(), landed]).inc_by(samples);
     }
     shared.metrics.dropped_fields.with_label_values(&[target.name()]).inc_by(tally.dropped_fields);
+    shared.metrics.dropped_exemplars.with_label_values(&[target.name()]).inc_by(tally.exemplars);
 }

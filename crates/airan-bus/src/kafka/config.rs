@@ -12,16 +12,16 @@ use crate::{KafkaSettings, OpenError};
 
 /// What the design depends on: the property, and why it is not for users to change.
 const FIXED: &[(&str, &str)] = &[
-    ("bootstrap.servers", "bus.brokers says it"),
-    ("metadata.broker.list", "bus.brokers says it"),
+    ("bootstrap.servers", "`brokers` says it"),
+    ("metadata.broker.list", "`brokers` says it"),
     ("acks", "a message is acknowledged by all in-sync replicas"),
     ("request.required.acks", "a message is acknowledged by all in-sync replicas"),
     ("enable.idempotence", "a retry must neither repeat nor reorder messages"),
     ("transactional.id", "transactions are not used"),
     ("auto.offset.reset", "a lost range is reported, never jumped over"),
-    ("enable.auto.commit", "the processor reports what it has committed"),
-    ("auto.commit.enable", "the processor reports what it has committed"),
-    ("enable.auto.offset.store", "the processor reports what it has committed"),
+    ("enable.auto.commit", "an offset is reported when its rows are safe"),
+    ("auto.commit.enable", "an offset is reported when its rows are safe"),
+    ("enable.auto.offset.store", "an offset is reported when its rows are safe"),
     ("partition.assignment.strategy", "partitions move one by one, the others stay where they are"),
     ("group.protocol", "partitions move one by one, the others stay where they are"),
 ];
@@ -84,18 +84,24 @@ pub(super) struct Config {
 }
 
 impl Config {
-    /// Reads the settings. Fails with a line that names what to change, and no value.
+    /// Reads the settings of the bus. Fails with a line that names what to change, and no value.
     pub fn of(settings: &KafkaSettings) -> Result<Config, OpenError> {
-        let refuse = |line: String| Err(OpenError::Setting(line));
-        if settings.brokers.trim().is_empty() {
-            return refuse("bus.brokers is empty: write host:port,host:port".to_owned());
-        }
         if settings.partitions == 0 {
-            return refuse("bus.partitions is 0: a topic has at least one".to_owned());
+            return Err(OpenError::Setting("bus.partitions is 0: a topic has at least one".to_owned()));
+        }
+        Config::under("bus.", settings)
+    }
+
+    /// Reads settings that stand under `section`, which begins the names in errors.
+    pub fn under(section: &str, settings: &KafkaSettings) -> Result<Config, OpenError> {
+        let setting = |line: String| OpenError::Setting(format!("{section}{line}"));
+        let refuse = |line: String| Err(setting(line));
+        if settings.brokers.trim().is_empty() {
+            return refuse("brokers is empty: write host:port,host:port".to_owned());
         }
         for (name, why) in FIXED {
             if settings.properties.contains_key(*name) {
-                return refuse(format!("bus.properties: `{name}` cannot be set: {why}"));
+                return refuse(format!("properties: `{name}` cannot be set: {why}"));
             }
         }
         let mut common = ClientConfig::new();
@@ -112,14 +118,16 @@ impl Config {
         });
         let message_max = match settings.properties.get("message.max.bytes") {
             None => MESSAGE_MAX,
-            Some(value) => value.expose().parse().map_err(|_| {
-                OpenError::Setting("bus.properties: `message.max.bytes` is no number of bytes".to_owned())
-            })?,
+            Some(value) => match value.expose().parse() {
+                Ok(bytes) => bytes,
+                Err(_) => return refuse("properties: `message.max.bytes` is no number of bytes".to_owned()),
+            },
         };
         producer.set("message.max.bytes", message_max.to_string());
-        can_be_had(settings, &builtin_features()?)?;
-        producer.create_native_config().map_err(explain)?;
-        consumer.create_native_config().map_err(explain)?;
+        can_be_had(settings, &builtin_features()?).map_err(setting)?;
+        let wrong = |error: KafkaError| setting(in_words(error));
+        producer.create_native_config().map_err(wrong)?;
+        consumer.create_native_config().map_err(wrong)?;
         Ok(Config { producer, consumer, message_max })
     }
 }
@@ -156,22 +164,21 @@ fn builtin_features() -> Result<Vec<String>, OpenError> {
 }
 
 /// Refuses settings for which this build lacks a part, by the name of the cargo feature that brings it.
-fn can_be_had(settings: &KafkaSettings, features: &[String]) -> Result<(), OpenError> {
+fn can_be_had(settings: &KafkaSettings, features: &[String]) -> Result<(), String> {
     let set = |name: &str| settings.properties.get(name).map(|value| value.expose().to_ascii_lowercase());
     let has = |feature: &str| features.iter().any(|have| have == feature);
     let tls = "this build has no TLS: build with `--features airan-bus/tls` (needs perl) or `airan-bus/tls-system` \
                (needs OpenSSL's headers)";
     let protocol = set("security.protocol").unwrap_or_default();
     if ["ssl", "sasl_ssl"].contains(&protocol.as_str()) && !has("ssl") {
-        return Err(OpenError::Setting(format!("bus.properties: `security.protocol: {protocol}`: {tls}")));
+        return Err(format!("properties: `security.protocol: {protocol}`: {tls}"));
     }
     if !protocol.starts_with("sasl") {
         return Ok(());
     }
     let mechanism = set("sasl.mechanism").or_else(|| set("sasl.mechanisms"));
     let Some(mechanism) = mechanism else {
-        let line = "bus.properties: `security.protocol` asks for SASL: set `sasl.mechanism`, as in PLAIN";
-        return Err(OpenError::Setting(line.to_owned()));
+        return Err("properties: `security.protocol` asks for SASL: set `sasl.mechanism`, as in PLAIN".to_owned());
     };
     let lacks = match mechanism.as_str() {
         "gssapi" if !has("sasl_gssapi") => {
@@ -181,20 +188,24 @@ fn can_be_had(settings: &KafkaSettings, features: &[String]) -> Result<(), OpenE
         "oauthbearer" if !has("sasl_oauthbearer") => tls,
         _ => return Ok(()),
     };
-    Err(OpenError::Setting(format!("bus.properties: `sasl.mechanism: {mechanism}`: {lacks}")))
+    Err(format!("properties: `sasl.mechanism: {mechanism}`: {lacks}"))
 }
 
-/// An error of the configuration without the value that is wrong, which may be a secret.
+/// An error of the bus's configuration without the value that is wrong, which may be a secret.
 pub(super) fn explain(error: KafkaError) -> OpenError {
-    OpenError::Setting(match error {
+    OpenError::Setting(format!("bus.{}", in_words(error)))
+}
+
+fn in_words(error: KafkaError) -> String {
+    match error {
         KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, name, _) => {
-            format!("bus.properties: librdkafka knows no property `{name}`")
+            format!("properties: librdkafka knows no property `{name}`")
         }
         KafkaError::ClientConfig(_, _, name, _) => {
-            format!("bus.properties: the value of `{name}` is not one it can have")
+            format!("properties: the value of `{name}` is not one it can have")
         }
-        other => format!("bus: {other}"),
-    })
+        other => format!("properties: {other}"),
+    }
 }
 
 #[cfg(test)]
@@ -257,7 +268,7 @@ mod tests {
         let plain: Vec<String> = ["lz4", "zstd", "sasl_plain"].map(str::to_owned).to_vec();
         let tls: Vec<String> = ["ssl", "sasl_plain", "sasl_scram", "sasl_oauthbearer"].map(str::to_owned).to_vec();
         let told = |properties: &[(&str, &str)], features: &[String]| {
-            can_be_had(&settings(properties), features).err().map(|error| error.to_string()).unwrap_or_default()
+            can_be_had(&settings(properties), features).err().unwrap_or_default()
         };
         for (protocol, mechanism) in [("SSL", "PLAIN"), ("sasl_ssl", "PLAIN"), ("SASL_PLAINTEXT", "SCRAM-SHA-512")] {
             let properties = [("security.protocol", protocol), ("sasl.mechanism", mechanism)];

@@ -31,7 +31,7 @@ use tokio::time::Instant;
 
 use super::config::{INSTANCE, explain};
 use super::link::{self, Link};
-use super::{Shared, producer};
+use super::{PATIENCE, Shared, producer};
 use crate::counts::Counters;
 use crate::{ConsumeError, Consumer, Event, Received};
 
@@ -45,9 +45,19 @@ const UNTIL_TOLD: Duration = Duration::from_millis(1_500);
 /// How often a leaving member looks for librdkafka's questions.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+/// Whose messages a topic holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contents {
+    /// Ours: headers say what a message is.
+    Ours,
+    /// Those of others: the payload is all there is, whatever headers say.
+    Others,
+}
+
 /// A member of the consumer group.
 pub(super) struct KafkaConsumer {
     shared: Arc<Shared>,
+    contents: Contents,
     // Taken when it leaves.
     consumer: Option<Arc<StreamConsumer<Notes>>>,
     inbox: Arc<Inbox>,
@@ -164,7 +174,7 @@ fn list_of(topic: &str, partitions: impl IntoIterator<Item = i32>) -> TopicParti
 
 impl KafkaConsumer {
     /// Joins the group.
-    pub fn join(shared: Arc<Shared>) -> Result<KafkaConsumer, ConsumeError> {
+    pub fn join(shared: Arc<Shared>, contents: Contents) -> Result<KafkaConsumer, ConsumeError> {
         let inbox = Arc::<Inbox>::default();
         let notes = Notes { topic: shared.topic.clone(), inbox: Arc::clone(&inbox), link: Arc::clone(&shared.link) };
         let fatal = |reason: String| ConsumeError::Fatal { reason };
@@ -173,6 +183,7 @@ impl KafkaConsumer {
         consumer.subscribe(&[&shared.topic]).map_err(|error| fatal(producer::short(&error)))?;
         Ok(KafkaConsumer {
             shared,
+            contents,
             consumer: Some(Arc::new(consumer)),
             inbox,
             reading: BTreeMap::new(),
@@ -210,7 +221,31 @@ impl KafkaConsumer {
         }
         *due = offset + 1;
         Counters::add(&self.shared.counters.received, 1);
-        Some(received(message))
+        Some(match self.contents {
+            Contents::Ours => received(message),
+            Contents::Others => at_its_place(message, |payload| Message::Foreign { reason: String::new(), payload }),
+        })
+    }
+
+    /// The offsets that the group has reported, of those partitions for which it has.
+    ///
+    /// # Errors
+    /// If the brokers do not answer.
+    pub async fn committed(&self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, ConsumeError> {
+        let unavailable = |reason: String| ConsumeError::Unavailable { reason };
+        let consumer = self.consumer.clone().ok_or_else(|| unavailable("the consumer has left".to_owned()))?;
+        let list = list_of(&self.shared.topic, partitions.iter().copied());
+        let asking = tokio::task::spawn_blocking(move || consumer.committed_offsets(list, PATIENCE));
+        let answer = asking.await.map_err(|error| unavailable(error.to_string()))?;
+        let list = answer.map_err(|error| unavailable(producer::short(&error)))?;
+        let mut committed = BTreeMap::new();
+        for of in list.elements() {
+            of.error().map_err(|error| unavailable(producer::short(&error)))?;
+            if let Offset::Offset(offset) = of.offset() {
+                committed.insert(of.partition(), offset);
+            }
+        }
+        Ok(committed)
     }
 
     /// What an error of librdkafka means.
@@ -242,6 +277,13 @@ impl KafkaConsumer {
                 | RDKafkaErrorCode::SaslAuthenticationFailed
                 | RDKafkaErrorCode::PollExceeded,
             ) => Ok(Some(Event::Down { reason })),
+            // librdkafka comes back to it for ever: what it cannot read is not jumped over.
+            Some(RDKafkaErrorCode::BadCompression | RDKafkaErrorCode::NotImplemented) => {
+                let reason = format!(
+                    "a message is compressed in a way that this build does not read ({reason}): none, snappy, lz4 and zstd are read"
+                );
+                Ok(Some(Event::Down { reason }))
+            }
             _ => {
                 tracing::debug!(reason, "trouble while consuming: librdkafka tries again");
                 Ok(None)
@@ -484,14 +526,18 @@ impl Drop for KafkaConsumer {
 
 /// A message with its place.
 pub(super) fn received(message: &BorrowedMessage<'_>) -> Received {
-    let payload = message.payload().map(Bytes::copy_from_slice).unwrap_or_default();
     let headers = message.headers();
     let named = headers.into_iter().flat_map(|headers| headers.iter());
     let named = named.map(|header| (header.key, header.value.unwrap_or_default()));
+    at_its_place(message, |payload| Message::from_headers(named, payload))
+}
+
+fn at_its_place(message: &BorrowedMessage<'_>, meant: impl FnOnce(Bytes) -> Message) -> Received {
+    let payload = message.payload().map(Bytes::copy_from_slice).unwrap_or_default();
     Received {
         partition: message.partition(),
         offset: message.offset(),
         append_time: message.timestamp().to_millis().map_or(0, |millis| Micros::from(millis) * 1_000),
-        message: Message::from_headers(named, payload),
+        message: meant(payload),
     }
 }

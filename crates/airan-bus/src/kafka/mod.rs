@@ -7,6 +7,7 @@
 //! | `producer.rs` | sending, and what each failure means |
 //! | `consumer.rs` | events: messages, rebalances, lost ranges |
 //! | `reader.rs` | reading from the side, in no group |
+//! | `inlet.rs` | topics of others, in a group of ours |
 //! | `link.rs` | whether the brokers are there |
 //!
 //! librdkafka's callbacks take notes and wake someone up; they decide nothing and never wait.
@@ -14,6 +15,7 @@
 mod admin;
 mod config;
 mod consumer;
+mod inlet;
 mod link;
 mod producer;
 mod reader;
@@ -31,11 +33,13 @@ use tokio::time::Instant;
 
 use self::admin::{Admin, Fault};
 use self::config::Config;
-use self::consumer::KafkaConsumer;
+use self::consumer::{Contents, KafkaConsumer};
+pub use self::inlet::{Arrival, Given, Inlet, TopicSettings, TopicStart};
 use self::link::Link;
 use self::producer::{Producer, Sending};
 pub(crate) use self::reader::KafkaReader;
 use self::topics::Use;
+pub(crate) use self::topics::rejected_topic;
 use crate::counts::{Counters, Waiting};
 use crate::{Bus, ConsumeError, Consumer, Counts, KafkaSettings, OpenError, SendError};
 
@@ -95,7 +99,10 @@ impl KafkaBus {
 
     /// A bus over topics that are in order, without asking the brokers for anything.
     fn connect(settings: &KafkaSettings) -> Result<KafkaBus, OpenError> {
-        let config = Config::of(settings)?;
+        KafkaBus::configured(Config::of(settings)?, settings)
+    }
+
+    fn configured(config: Config, settings: &KafkaSettings) -> Result<KafkaBus, OpenError> {
         let link = Arc::<Link>::default();
         let sending = Sending::new(&config, Arc::clone(&link))?;
         let shared = Arc::new(Shared {
@@ -214,7 +221,7 @@ impl Bus for KafkaBus {
     }
 
     async fn consumer(&self) -> Result<Box<dyn Consumer>, ConsumeError> {
-        Ok(Box::new(KafkaConsumer::join(Arc::clone(&self.shared))?))
+        Ok(Box::new(KafkaConsumer::join(Arc::clone(&self.shared), Contents::Ours)?))
     }
 
     async fn offsets(&self, partition: i32) -> Result<(i64, i64), ConsumeError> {

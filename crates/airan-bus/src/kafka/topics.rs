@@ -141,7 +141,7 @@ pub(super) fn judge(found: &Found, used: Use, brokers: i32) -> Verdict {
 }
 
 /// The topic of what was refused, named after the topic of telemetry, so that jurisdictions stay apart.
-pub(super) fn rejected_topic(topic: &str) -> String {
+pub(crate) fn rejected_topic(topic: &str) -> String {
     match topic.strip_prefix("airan.telemetry") {
         Some(rest) => format!("airan.rejected{rest}"),
         None => format!("{topic}.rejected"),

@@ -9,7 +9,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use airan_model::reject::Reason;
-use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, SeqAccess, Visitor};
 
 use super::json_fields::{
     AnyValue, Double, ExponentialHistogramPoint, HistogramPoint, KeyValue, List, Metric, NumberPoint, QuantileValue,
@@ -117,6 +117,7 @@ impl<'b> Reader<'b> {
     fn number(self, point: NumberPoint<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {
         sink.labels.clear();
         self.attributes(point.attributes, sink)?;
+        self.exemplars(point.exemplars, sink)?;
         let value = point.as_double.map(|value| Number::Float(value.0));
         let value = value.or(point.as_int.map(|value| Number::Int(value.0)));
         let times = Times { start: point.start_time_unix_nano.0, time: point.time_unix_nano.0, flags: point.flags.0 };
@@ -127,6 +128,7 @@ impl<'b> Reader<'b> {
     fn histogram(self, point: HistogramPoint<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {
         sink.labels.clear();
         self.attributes(point.attributes, sink)?;
+        self.exemplars(point.exemplars, sink)?;
         sink.histogram.counts.clear();
         sink.histogram.bounds.clear();
         self.each(point.bucket_counts, |count: Unsigned| {
@@ -145,6 +147,7 @@ impl<'b> Reader<'b> {
     fn exponential(self, point: ExponentialHistogramPoint<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {
         sink.labels.clear();
         self.attributes(point.attributes, sink)?;
+        self.exemplars(point.exemplars, sink)?;
         let mut parts = ExponentialPoint {
             count: point.count.0,
             sum: point.sum.map(|sum| sum.0),
@@ -179,6 +182,13 @@ impl<'b> Reader<'b> {
         let times = Times { start: point.start_time_unix_nano.0, time: point.time_unix_nano.0, flags: point.flags.0 };
         sink.summary(times, &parts);
         Ok(())
+    }
+
+    fn exemplars(self, list: List<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {
+        self.each(list, |_: IgnoredAny| {
+            sink.rows.exemplar();
+            Ok(())
+        })
     }
 
     fn attributes(self, list: List<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {

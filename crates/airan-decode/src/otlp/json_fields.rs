@@ -94,6 +94,8 @@ pub(super) struct NumberPoint<'b> {
     pub as_double: Option<Double>,
     #[serde(default)]
     pub as_int: Option<Signed>,
+    #[serde(borrow, default)]
+    pub exemplars: List<'b>,
     #[serde(default)]
     pub flags: Unsigned,
 }
@@ -115,6 +117,8 @@ pub(super) struct HistogramPoint<'b> {
     pub bucket_counts: List<'b>,
     #[serde(borrow, default)]
     pub explicit_bounds: List<'b>,
+    #[serde(borrow, default)]
+    pub exemplars: List<'b>,
     #[serde(default)]
     pub flags: Unsigned,
 }
@@ -142,6 +146,8 @@ pub(super) struct ExponentialHistogramPoint<'b> {
     pub positive: Option<ExponentialBuckets<'b>>,
     #[serde(borrow, default)]
     pub negative: Option<ExponentialBuckets<'b>>,
+    #[serde(borrow, default)]
+    pub exemplars: List<'b>,
     #[serde(default)]
     pub flags: Unsigned,
 }

@@ -1,7 +1,7 @@
 //! OTLP metrics, protobuf and JSON (opentelemetry.io, "OTLP specification" and `metrics.proto`).
 //!
-//! All kinds of metrics are taken; points that contradict themselves are refused one by one. Exemplars and a histogram's `min` and
-//! `max` are not read.
+//! All kinds of metrics are taken; points that contradict themselves are refused one by one. Exemplars are counted
+//! and left out, for they name traces and may name subscribers; a histogram's `min` and `max` are not read.
 //! Both encodings are read as a stream, point by point: a request is never held in memory a second time.
 //!
 //! | a point of | lands as |
@@ -11,7 +11,7 @@
 //! | monotonic sum, delta | the counter's `_increase` and `_increase_seconds` |
 //! | sum that is not monotonic, delta | `sample`: it is a change, and no column holds changes of gauges |
 //! | histogram | histogram column, or its `_increase` |
-//! | exponential histogram | of deltas the same, with the bounds of its scale; cumulative: `sample` |
+//! | exponential histogram | the same, with the bounds of its scale |
 //! | summary | `name{quantile="…"}`, `name_sum`, `name_count`, each a sample |
 
 mod json;

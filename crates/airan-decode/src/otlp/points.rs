@@ -89,11 +89,7 @@ impl<'b> Sink<'_, 'b> {
             Err(what) => self.refuse(Reason::Malformed, what),
             Ok(histogram) => {
                 let point = point(&self.labels, &self.shared, self.node, self.is_delta, times);
-                if self.is_delta {
-                    self.rows.histogram(&point, &histogram, 1);
-                } else {
-                    self.rows.growing_histogram(&point, &histogram);
-                }
+                self.rows.histogram(&point, &histogram, 1);
             }
         }
     }

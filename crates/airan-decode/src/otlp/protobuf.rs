@@ -127,6 +127,7 @@ fn number<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fault
             (2, Value::Fixed64(nanos)) => times.start = nanos,
             (3, Value::Fixed64(nanos)) => times.time = nanos,
             (4, Value::Fixed64(bits)) => value = Some(Number::Float(f64::from_bits(bits))),
+            (5, Value::Bytes(_exemplar)) => sink.rows.exemplar(),
             (6, Value::Fixed64(bits)) => value = Some(Number::Int(bits as i64)),
             (7, Value::Bytes(pair)) => attribute(pair, sink)?,
             (8, Value::Varint(flags)) => times.flags = flags,
@@ -166,6 +167,7 @@ fn histogram<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fa
             (6, Value::Bytes(packed)) => sink.histogram.counts.extend(packed.packed()?.map(counted)),
             (7, Value::Fixed64(bits)) => sink.histogram.bounds.push(f64::from_bits(bits)),
             (7, Value::Bytes(packed)) => sink.histogram.bounds.extend(packed.packed()?.map(f64::from_bits)),
+            (8, Value::Bytes(_exemplar)) => sink.rows.exemplar(),
             (9, Value::Bytes(pair)) => attribute(pair, sink)?,
             (10, Value::Varint(flags)) => times.flags = flags,
             _ => {}
@@ -202,6 +204,7 @@ fn exponential<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), 
             (8, Value::Bytes(buckets)) => buckets_of(buckets, &mut parts.positive)?,
             (9, Value::Bytes(buckets)) => buckets_of(buckets, &mut parts.negative)?,
             (10, Value::Varint(flags)) => times.flags = flags,
+            (11, Value::Bytes(_exemplar)) => sink.rows.exemplar(),
             (14, Value::Fixed64(bits)) => parts.zero_threshold = f64::from_bits(bits),
             _ => {}
         }

@@ -2,7 +2,7 @@
 //!
 //! A line that does not follow its format refuses the whole scrape, as in Prometheus: what follows it could be anything. A sample
 //! over a limit is refused alone. Histograms of metrics the catalog knows are put together again: see [`classic`]. Exemplars
-//! are checked and not kept.
+//! are checked, counted and not kept: they name traces and may name subscribers.
 
 mod families;
 mod rules;
@@ -213,6 +213,9 @@ impl<'t, 'a> Scrape<'t, 'a> {
         let Some(number) = number(line.value) else {
             return Err(Fault { what: "a value that is no number", at: line.start }.into());
         };
+        if line.exemplar.is_some() {
+            self.rows.exemplar();
+        }
         let (name, count) = (&self.name, self.lines);
         let Ok(ts) = time else {
             self.rows.refuse(Reason::BadTime, 1, || format!("the time of {} (sample {count})", shown(name)));

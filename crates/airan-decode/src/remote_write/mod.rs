@@ -4,12 +4,11 @@
 //! | --- | --- |
 //! | a sample | as a line of text would: a column the catalog knows, else `sample` |
 //! | `_bucket`, `_sum`, `_count` of a histogram the catalog knows | one histogram, if all its series are in this message; else samples |
-//! | a native histogram with custom bounds | a histogram column, else `sample` |
-//! | a native histogram, exponential | `sample`: its bounds change as it fills |
+//! | a native histogram, with exponential or custom bounds | a histogram column, else `sample` |
 //! | a stale marker | "no value", counted as a sentinel: the series has ended |
 //! | created (start) timestamp (2.0) | `start_ts` |
 //! | metadata | the metric's type; in 1.0 only where it comes in the same message |
-//! | exemplars | dropped |
+//! | exemplars | left out and counted: they name traces and may name subscribers |
 //!
 //! The node is the host in the label `instance`, unless the metric's mapping names another label. Series that break the
 //! specification (no name, a label twice, references to no symbol) are refused alone; the rest is taken. Samples may come in any
@@ -185,6 +184,7 @@ where
                         None => self.native(&head, native),
                     }
                 }
+                (number, Value::Bytes(_exemplar)) if number == self.reader.exemplars_field() => self.rows.exemplar(),
                 _ => {}
             }
             Ok(())
@@ -244,7 +244,6 @@ where
         let point = point(self.labels.kept(), ts, start);
         match sample.histogram {
             None => self.rows.sentinel(&point),
-            Some(Ok(histogram)) if sample.is_exponential => self.rows.growing_histogram(&point, &histogram),
             Some(Ok(histogram)) => self.rows.histogram(&point, &histogram, 1),
             Some(Err(what)) => return refuse(&mut self.rows, Reason::Malformed, what, head.name),
         }

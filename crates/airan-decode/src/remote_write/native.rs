@@ -17,8 +17,6 @@ pub(super) struct NativeSample {
     pub time: i64,
     /// Since when it counts, milliseconds since 1970; 0 where that is not said.
     pub start: i64,
-    /// Its bounds follow its values.
-    pub is_exponential: bool,
     /// None for a stale marker: the series has ended.
     pub histogram: Option<Result<Histogram, &'static str>>,
 }
@@ -95,8 +93,7 @@ pub(super) fn read(message: Message<'_>) -> Result<NativeSample, Fault> {
         Ok(())
     })?;
     let is_stale = parts.sum.to_bits() == super::STALE;
-    let is_exponential = parts.schema != CUSTOM;
-    Ok(NativeSample { time, start, is_exponential, histogram: (!is_stale).then(|| parts.histogram()) })
+    Ok(NativeSample { time, start, histogram: (!is_stale).then(|| parts.histogram()) })
 }
 
 impl Parts {

@@ -51,6 +51,14 @@ impl<'b> Reader<'b> {
         }
     }
 
+    /// Field number of exemplars in a series.
+    pub(super) fn exemplars_field(&self) -> u32 {
+        match self.version {
+            RemoteWrite::V1 => 3,
+            RemoteWrite::V2 => 4,
+        }
+    }
+
     /// Labels go to the buffer, without the name.
     pub(super) fn head(&self, message: Message<'b>, labels: &mut LabelBuffer<'b>) -> Result<Head<'b>, Fault> {
         let mut head = Head::default();

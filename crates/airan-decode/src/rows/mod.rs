@@ -163,6 +163,11 @@ impl<'a> Rows<'a> {
         self.tally.dropped_fields += fields;
     }
 
+    /// Counts an exemplar that is left out.
+    pub(crate) fn exemplar(&mut self) {
+        self.tally.exemplars += 1;
+    }
+
     /// Refuses samples.
     pub(crate) fn refuse(&mut self, reason: Reason, count: u64, example: impl FnOnce() -> String) {
         self.tally.samples += count;
@@ -204,14 +209,6 @@ impl<'a> Rows<'a> {
             End::Columns => {}
             End::Elsewhere => self.put_sample(&plan, point, SampleValue::Histogram(histogram), lines),
         }
-        self.metric.plan = Some(plan);
-    }
-
-    /// Takes a histogram whose bounds follow its values, as a row of `sample`. In a column, the rise from one such histogram to the
-    /// next would be taken for a new beginning as soon as a value falls where none was before.
-    pub(crate) fn growing_histogram(&mut self, point: &Point<'_>, histogram: &Histogram) {
-        let Some(plan) = self.start(point, 1) else { return };
-        self.put_sample(&plan, point, SampleValue::Histogram(histogram), 1);
         self.metric.plan = Some(plan);
     }
 

@@ -91,6 +91,7 @@ async fn call(entrance: &Entrance, request: Request<Body>) -> Result<Ack, Refusa
         sender,
         stream: None,
         idempotency: None,
+        place: None,
         encoding,
         body,
     };

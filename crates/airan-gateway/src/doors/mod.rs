@@ -4,6 +4,7 @@
 pub(crate) mod answer;
 pub(crate) mod grpc;
 pub(crate) mod http;
+pub(crate) mod kafka;
 pub(crate) mod serve;
 
 #[cfg(test)]
@@ -160,7 +161,7 @@ pub(crate) async fn receive(
     let Arrived { sender, ticket, body } =
         arrive(intake, door, &head, body, inner.limits.request_bytes, deadline).await?;
     let Meant { format, encoding, stream, idempotency } = meant;
-    let parcel = Parcel { door, format, sender, stream, idempotency, encoding, body };
+    let parcel = Parcel { door, format, sender, stream, idempotency, place: None, encoding, body };
     intake.take(parcel, ticket, deadline).await
 }
 

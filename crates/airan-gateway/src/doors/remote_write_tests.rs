@@ -155,6 +155,7 @@ async fn version_2_says_what_was_written() {
     let response = site.post("/api/v1/write", &V2, snappy(&message)).await;
     assert_eq!((response.status().as_u16(), written(&response)), (204, ["1", "1", "0"].map(str::to_owned)));
     assert_eq!(site.sums(Door::RemoteWrite), [2, 2, 0, 0]);
+    assert_eq!(site.metrics.dropped_exemplars.with_label_values(&["remote_write"]).get(), 1);
     site.stop().await;
 }
 

@@ -207,11 +207,11 @@ impl Cell {
                 self.counts = row.counts.to_vec();
             }
             _ => {
-                let common = in_common(&self.bounds, row.bounds);
-                if common.len() < self.bounds.len() {
-                    let mut counts = vec![0; common.len() + 1];
-                    rebucket(&self.bounds, &self.counts, &common, &mut counts);
-                    (self.bounds, self.counts) = (common.into(), counts);
+                let whole = cutting_nothing(&self.as_histogram(), row);
+                if *whole != *self.bounds {
+                    let mut counts = vec![0; whole.len() + 1];
+                    rebucket(&self.bounds, &self.counts, &whole, &mut counts);
+                    (self.bounds, self.counts) = (whole.into(), counts);
                 }
                 rebucket(row.bounds, row.counts, &self.bounds, &mut self.counts);
             }
@@ -224,18 +224,28 @@ fn is_empty(counts: &[i64]) -> bool {
     counts.iter().all(|count| *count == 0)
 }
 
-/// The bounds that are in both, ascending as they are.
-fn in_common(a: &[f64], b: &[f64]) -> Vec<f64> {
-    let mut rest = b;
-    let is_in_b = |bound: &&f64| {
-        let below = rest.iter().take_while(|other| *other < *bound).count();
-        rest = &rest[below..];
-        rest.first() == Some(*bound)
-    };
-    a.iter().filter(is_in_b).copied().collect()
+/// The bounds of either that lie inside no bucket of the other which holds something, ascending.
+fn cutting_nothing(a: &Histogram<'_>, b: &Histogram<'_>) -> Vec<f64> {
+    let (mut at_a, mut at_b) = (0, 0);
+    let mut kept = Vec::with_capacity(a.bounds.len().max(b.bounds.len()));
+    loop {
+        let (next_a, next_b) = (a.bounds.get(at_a).copied(), b.bounds.get(at_b).copied());
+        let bound = match (next_a, next_b) {
+            (None, None) => return kept,
+            (Some(a), Some(b)) => a.min(b),
+            (Some(bound), None) | (None, Some(bound)) => bound,
+        };
+        let (is_a, is_b) = (next_a == Some(bound), next_b == Some(bound));
+        // The bucket behind the bounds so far is the one that holds the bound.
+        if (is_a || a.counts[at_a] == 0) && (is_b || b.counts[at_b] == 0) {
+            kept.push(bound);
+        }
+        at_a += usize::from(is_a);
+        at_b += usize::from(is_b);
+    }
 }
 
-/// Adds counts of buckets to those of coarser buckets, whose bounds are some of theirs.
+/// Adds counts of buckets to those of coarser buckets, each of which holds whole buckets of theirs, but for empty ones.
 fn rebucket(bounds: &[f64], counts: &[i64], coarser: &[f64], into: &mut [i64]) {
     let mut at = 0;
     for (index, count) in counts.iter().enumerate() {

@@ -49,15 +49,24 @@ fn merged(rows: &[Option<Owned>]) -> Option<Owned> {
     rows_of(&groups.evaluate(EmitTo::All).unwrap()).remove(0)
 }
 
-/// The rule, read plainly: bounds are what all histograms with observations have in common (all, where none has any); each
-/// bucket goes into the first coarser one that reaches as far.
+/// The rule, read plainly: bounds are those of all histograms with observations (of all, where none has any) that lie inside no
+/// bucket of any of them which holds something; each bucket goes into the first one that reaches as far.
 fn plain_merge(rows: &[Option<Owned>]) -> Option<Owned> {
     let rows: Vec<&Owned> = rows.iter().flatten().collect();
     let telling: Vec<&&Owned> = rows.iter().filter(|row| row.counts.iter().any(|count| *count > 0)).collect();
     let deciding: Vec<&Owned> =
         if telling.is_empty() { rows.clone() } else { telling.iter().map(|row| **row).collect() };
-    let mut bounds = deciding.first()?.bounds.clone();
-    bounds.retain(|bound| deciding.iter().all(|row| row.bounds.contains(bound)));
+    deciding.first()?;
+    let mut bounds: Vec<f64> = deciding.iter().flat_map(|row| row.bounds.clone()).collect();
+    bounds.sort_by(f64::total_cmp);
+    bounds.dedup();
+    let is_inside = |row: &Owned, bound: f64| {
+        let ends = std::iter::once(f64::NEG_INFINITY)
+            .chain(row.bounds.iter().copied())
+            .zip(row.bounds.iter().copied().chain([f64::INFINITY]));
+        ends.zip(&row.counts).any(|((lower, upper), count)| *count > 0 && lower < bound && bound < upper)
+    };
+    bounds.retain(|bound| !deciding.iter().any(|row| is_inside(row, *bound)));
     let mut counts = vec![0; bounds.len() + 1];
     for row in &rows {
         for (index, count) in row.counts.iter().enumerate() {
@@ -73,8 +82,15 @@ fn plain_merge(rows: &[Option<Owned>]) -> Option<Owned> {
 /// Histograms over few bounds, so that they are often the same, part of each other, or overlap. Sums are whole, so that adding
 /// them is exact in any order.
 fn histogram() -> impl Strategy<Value = Option<Owned>> {
-    let sets =
-        [vec![], vec![1.0], vec![0.5, 1.0, 2.0], vec![0.5, 2.0, 5.0], vec![-1.0, 0.0, 1.0], vec![0.5, 1.0, 2.0, 5.0]];
+    let sets = [
+        vec![1.0, 2.0, 4.0],
+        vec![],
+        vec![1.0],
+        vec![0.5, 1.0, 2.0],
+        vec![0.5, 2.0, 5.0],
+        vec![-1.0, 0.0, 1.0],
+        vec![0.5, 1.0, 2.0, 5.0],
+    ];
     let bounds = proptest::sample::select(sets.to_vec());
     let count = prop_oneof![2 => Just(0i64), 3 => 0..9i64];
     let some = (bounds, proptest::collection::vec(count, 5), proptest::option::weighted(0.9, 0..100i32), any::<bool>());
@@ -96,10 +112,25 @@ fn counts_with_equal_bounds_add_up_bucket_by_bucket() {
     assert_eq!(merged(&[None, None]), None);
 }
 
+/// Scenario: exponential histograms of one scale with other buckets filled, and one of the next coarser scale.
+/// Guarantees: of one scale every bucket stays; of two, every bucket of the coarser one.
+#[test]
+fn exponential_histograms_merge_without_loss() {
+    // Of scale 0: (1, 2] and (8, 16]; (2, 4] and (8, 16]. Of scale -1: (1, 4].
+    let (a, b) = (of(&[1.0, 2.0, 8.0, 16.0], &[0, 5, 0, 7, 0]), of(&[2.0, 4.0, 8.0, 16.0], &[0, 3, 0, 1, 0]));
+    let both = merged(&[Some(a.clone()), Some(b.clone())]).unwrap();
+    assert_eq!((both.bounds, both.counts), (vec![1.0, 2.0, 4.0, 8.0, 16.0], vec![0, 5, 3, 0, 8, 0]));
+    let coarse = of(&[1.0, 4.0], &[0, 2, 0]);
+    for rows in [[a.clone(), b.clone(), coarse.clone()], [coarse, b, a]] {
+        let all = merged(&rows.map(Some)).unwrap();
+        assert_eq!((all.bounds, all.counts), (vec![1.0, 4.0, 8.0, 16.0], vec![0, 10, 0, 8, 0]));
+    }
+}
+
 /// Scenario: a server is replaced by a version with other buckets within one window.
 /// Guarantees: bounds that differ are never merged blindly: no count is moved across a bound that is left.
 #[test]
-fn histograms_with_other_bounds_merge_to_the_bounds_in_common() {
+fn histograms_with_other_bounds_merge_to_the_bounds_that_cut_nothing() {
     let (old, new) = (of(&[0.1, 0.5, 1.0], &[1, 2, 3, 4]), of(&[0.1, 0.25, 1.0, 10.0], &[10, 20, 30, 40, 50]));
     let both = Owned { sum: Some(2.0), ..of(&[0.1, 1.0], &[11, 55, 94]) };
     assert_eq!(merged(&[Some(old.clone()), Some(new.clone())]), Some(both.clone()));

@@ -1,5 +1,6 @@
 //! Settings that are well written but with which a role could not work: refused where they stand, before anything starts.
 
+use airan_bus::BusSettings;
 use airan_model::Place;
 use airan_model::settings::{BadSetting, Checker};
 
@@ -10,12 +11,26 @@ use super::{Config, ConfigError};
 pub(super) fn check(config: &Config, tree: &Node) -> Result<(), ConfigError> {
     let of_the_binary = || Checker::new("inventory").timer("reload", config.inventory.reload).finish();
     let checked = (config.gateway.check())
+        .and_then(|()| no_topic_is_ours(config))
         .and_then(|()| config.processor.check())
         .and_then(|()| config.lake.check())
         .and_then(|()| config.agent.check())
         .and_then(|()| config.admin.check())
         .and_then(|()| of_the_binary());
     checked.map_err(|bad| at_its_place(bad, tree))
+}
+
+/// A topic of the bus among those of others would be read in a circle: what is refused of it is recorded in it again.
+fn no_topic_is_ours(config: &Config) -> Result<(), BadSetting> {
+    let BusSettings::Kafka(bus) = &config.bus else { return Ok(()) };
+    let mut check = Checker::new("gateway");
+    for (index, input) in config.gateway.kafka_in.iter().enumerate() {
+        let is_ours = bus.owns(&input.topic);
+        let problem =
+            format!("`{}` is a topic of the bus itself: topics that others write are wanted here", input.topic);
+        check.require(&format!("kafka_in.{index}.topic"), !is_ours, &problem);
+    }
+    check.finish()
 }
 
 /// The error with the place of the value; what came out of `${…}` is not shown.

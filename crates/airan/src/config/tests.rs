@@ -193,6 +193,10 @@ fn secrets_are_never_printed() {
         let told = mistake(user);
         assert!(!told.contains("hunter2") && told.contains("site.yaml:1:"), "{told}");
     }
+    let input = "gateway: {kafka_in: [{brokers: a, topic: t, format: ndjson, group: g, properties: {sasl.password: plain0ne}}]}\n";
+    let loaded = load(input, Mode::Up).unwrap_or_else(|e| panic!("{e}"));
+    let printed = format!("{:?}\n{}", loaded.config.gateway, loaded.show().unwrap());
+    assert!(!printed.contains("plain0ne") && printed.contains("***"), "{printed}");
     let mixed = mistake("gateway: {tick: '${TOKEN}', http: x}\n");
     assert!(!mixed.contains("hunter2"), "{mixed}");
 }
@@ -265,6 +269,15 @@ fn values_that_cannot_work_are_refused_at_their_place() {
         ),
         ("admin: {listen: '0.0.0.0:1'}\n", "site.yaml:1:17: admin.listen: "),
         ("inventory: {reload: 0s}\n", "site.yaml:1:21: inventory.reload: "),
+        (
+            "gateway:\n  kafka_in:\n    - {brokers: a, topic: airan.rejected, format: ndjson, group: g}\nbus: {type: kafka}\n",
+            "site.yaml:3:27: gateway.kafka_in.0.topic: `airan.rejected` is a topic of the bus itself",
+        ),
+        (
+            "gateway:\n  kafka_in:\n    - {brokers: a, topic: t, format: ndjson, group: g, properties: {acks: 1}}\n",
+            "site.yaml:3:7: gateway.kafka_in.0: properties: `acks` cannot be set",
+        ),
+        ("gateway: {kafka_in: [{brokers: a, topic: t, format: xml, group: g}]}\n", "unknown value `xml`"),
         (
             "gateway: {gather: {message_bytes: 1KiB}}\n",
             "gateway.gather.bytes: must not be over gateway.gather.message_bytes",
