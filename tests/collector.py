@@ -1,0 +1,342 @@
+#!/usr/bin/env python3
+"""A real OpenTelemetry Collector against `airan up`, which is killed twice while the Collector sends; its own file exporter is the ledger.
+
+usage: collector.py AIRAN COLLECTOR KAFKA     (two binaries, and host:port of a broker that makes no topics by itself)
+
+Scenario: the Collector collects this host and takes points of all kinds over OTLP, and sends them on three ways at once: OTLP/gRPC, OTLP/HTTP
+and a topic of Kafka. In the middle `airan up` is killed (SIGKILL) and started again, twice; the Collector goes on by its own retries.
+Guarantees: by each way every point of the ledger is in the lake with its time and value, once; nothing else is; the Collector
+says itself that it has sent everything and failed nothing.
+"""
+import collections
+import json
+import os
+import pathlib
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+DEADLINE = 150
+REQUESTS = 300  # that are fed, 50 ms apart
+KILLS = (80, 180)
+TOPIC = "otlp_metrics"
+WAYS = {"otlp_grpc/protobuf": "otlp/airan", "otlp_http/protobuf": "otlphttp/airan", "kafka/otlp_proto": "kafka/others"}
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def until(what, probe, process=None):
+    end = time.monotonic() + DEADLINE
+    while True:
+        if process and process.poll() is not None:
+            raise SystemExit(f"FAIL ended with {process.returncode} before this was so: {what}")
+        try:
+            found = probe()
+        except (OSError, ValueError, KeyError, subprocess.CalledProcessError):
+            found = None
+        if found:
+            print(f"ok   {what}", flush=True)
+            return found
+        if time.monotonic() > end:
+            raise SystemExit(f"FAIL not within {DEADLINE}s: {what}")
+        time.sleep(0.3)
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return answer.read().decode()
+
+
+def make_topic(broker, topic, partitions):
+    """Kafka's own request CreateTopics, version 2."""
+
+    def text(value):
+        return struct.pack(">h", len(value)) + value.encode()
+
+    host, port = broker.split(":")
+    body = struct.pack(">hhi", 19, 2, 1) + text("airan-test") + struct.pack(">i", 1) + text(topic)
+    body += struct.pack(">ihiii?", partitions, 1, 0, 0, 20_000, False)
+    with socket.create_connection((host, int(port)), timeout=20) as wire:
+        wire.sendall(struct.pack(">i", len(body)) + body)
+        length = struct.unpack(">i", wire.recv(4, socket.MSG_WAITALL))[0]
+        answer = wire.recv(length, socket.MSG_WAITALL)
+    # correlation, throttle, one topic: its name and the error
+    error = struct.unpack_from(">h", answer, 4 + 4 + 4 + 2 + len(topic))[0]
+    assert error == 0, f"the broker makes no topic {topic}: error {error}"
+
+
+class Site:
+    def __init__(self, airan, collector, kafka, folder):
+        self.airan, self.collector_binary, self.folder = airan, collector, folder
+        self.http, self.grpc, self.admin, self.otlp, self.own = free_ports(5)
+        self.ledger = folder / "ledger.jsonl"
+        self.up_log = open(folder / "airan.log", "ab")
+        (folder / "up.yaml").write_text(
+            f"""node: collector-test
+bus: {{partitions: 2}}
+admin: {{listen: "127.0.0.1:{self.admin}"}}
+gateway:
+  http: "127.0.0.1:{self.http}"
+  grpc: "127.0.0.1:{self.grpc}"
+  tick: 1s
+  kafka_in: [{{brokers: "{kafka}", topic: {TOPIC}, format: otlp_proto, group: airan}}]
+processor: {{commit: {{interval: 1s}}}}
+agent: {{host: {{enabled: false}}, links: {{enabled: false}}}}
+"""
+        )
+        retry = {"enabled": True, "initial_interval": "200ms", "max_interval": "1s", "max_elapsed_time": 0}
+        queue = {"enabled": True, "queue_size": 100_000, "num_consumers": 4}
+        sender = {"retry_on_failure": retry, "sending_queue": queue}
+        config = {
+            "receivers": {
+                "otlp": {"protocols": {"http": {"endpoint": f"127.0.0.1:{self.otlp}"}}},
+                "hostmetrics": {
+                    "collection_interval": "1s",
+                    "scrapers": {"cpu": {}, "load": {}, "memory": {}, "network": {}},
+                },
+            },
+            "exporters": {
+                "file": {"path": str(self.ledger)},
+                "otlp/airan": {"endpoint": f"127.0.0.1:{self.grpc}", "tls": {"insecure": True}, **sender},
+                "otlphttp/airan": {"endpoint": f"http://127.0.0.1:{self.http}", "compression": "zstd", **sender},
+                "kafka/others": {"brokers": [kafka], "metrics": {"topic": TOPIC}, **sender},
+            },
+            "service": {
+                "pipelines": {
+                    "metrics": {
+                        "receivers": ["otlp", "hostmetrics"],
+                        "exporters": ["file", "otlp/airan", "otlphttp/airan", "kafka/others"],
+                    }
+                },
+                "telemetry": {
+                    "metrics": {
+                        "level": "normal",
+                        "readers": [
+                            {"pull": {"exporter": {"prometheus": {"host": "127.0.0.1", "port": self.own}}}}
+                        ],
+                    }
+                },
+            },
+        }
+        (folder / "collector.json").write_text(json.dumps(config, indent=1))
+
+    def up(self):
+        command = [self.airan, "up", "--config", "up.yaml", "--data", "data"]
+        return subprocess.Popen(command, cwd=self.folder, stdout=self.up_log, stderr=self.up_log)
+
+    def collector(self):
+        log = open(self.folder / "collector.log", "wb")
+        command = [self.collector_binary, "--config", "collector.json"]
+        return subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
+
+    def query(self, sql):
+        command = [self.airan, "query", "--config", "up.yaml", "--data", "data", "--format", "json", sql]
+        out = subprocess.run(command, cwd=self.folder, check=True, capture_output=True, text=True)
+        return json.loads(out.stdout)
+
+    def feed(self, number):
+        now = time.time_ns() // 1000 * 1000
+        point = {"timeUnixNano": str(now), "attributes": [{"key": "turn", "value": {"stringValue": str(number % 7)}}]}
+        device = [{"key": "hw.id", "value": {"stringValue": f"GPU-{number % 3}"}}]
+        metrics = [
+            {"name": "test.level", "gauge": {"dataPoints": [{**point, "asDouble": number / 4}]}},
+            {
+                "name": "test.turns",
+                "sum": {
+                    "isMonotonic": True,
+                    "aggregationTemporality": 2,
+                    "dataPoints": [{**point, "startTimeUnixNano": str(now - number * 10**7 - 1000), "asInt": str(number)}],
+                },
+            },
+            {"name": "hw.gpu.utilization", "gauge": {"dataPoints": [{**point, "attributes": device, "asDouble": number / 1000}]}},
+            {
+                "name": "test.spread",
+                "histogram": {
+                    "aggregationTemporality": 1,
+                    "dataPoints": [{**point, "count": "3", "sum": 2.5, "bucketCounts": ["1", "2"], "explicitBounds": [1]}],
+                },
+            },
+        ]
+        exponential = {"scale": 2, "zeroCount": "1", "positive": {"offset": number % 5, "bucketCounts": ["1", "0", str(number)]}}
+        metrics.append(
+            {
+                "name": "test.exponential",
+                "exponentialHistogram": {
+                    "aggregationTemporality": 2,
+                    "dataPoints": [{**point, "startTimeUnixNano": "1", "count": str(number + 2), "sum": number / 8, **exponential}],
+                },
+            }
+        )
+        host = {"attributes": [{"key": "host.name", "value": {"stringValue": "edge-fed"}}]}
+        body = {"resourceMetrics": [{"resource": host, "scopeMetrics": [{"metrics": metrics}]}]}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.otlp}/v1/metrics", json.dumps(body).encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.status == 200
+
+    def takes_points(self):
+        self.own_metrics()
+        socket.create_connection(("127.0.0.1", self.otlp), timeout=5).close()
+        return True
+
+    def own_metrics(self):
+        """The Collector's own counters, by name without `_total` and `__unit`, and exporter."""
+        found = collections.defaultdict(float)
+        for line in get(f"http://127.0.0.1:{self.own}/metrics").splitlines():
+            if line.startswith("otelcol_exporter") and "exporter=" in line:
+                name = line.split("{")[0].split("__")[0].removesuffix("_total")
+                exporter = line.split('exporter="')[1].split('"')[0]
+                found[name, exporter] += float(line.rsplit(" ", 1)[1])
+        return found
+
+
+def points(ledger):
+    """(metric, time in microseconds, node, attributes, value) of every number in the ledger; of histograms the value is (count, sum)."""
+    found = []
+    for line in ledger.read_text().splitlines():
+        for resource in json.loads(line)["resourceMetrics"]:
+            attributes = {a["key"]: a["value"].get("stringValue") for a in resource.get("resource", {}).get("attributes", [])}
+            for scope in resource["scopeMetrics"]:
+                for metric in scope["metrics"]:
+                    for kind in ("gauge", "sum", "histogram", "exponentialHistogram", "summary"):
+                        for point in metric.get(kind, {}).get("dataPoints", []):
+                            own = {a["key"]: next(iter(a["value"].values())) for a in point.get("attributes", [])}
+                            if kind in ("gauge", "sum"):
+                                value = float(point["asDouble"] if "asDouble" in point else point["asInt"])
+                            else:
+                                value = (int(point["count"]), float(point.get("sum", 0)))
+                            at = int(point["timeUnixNano"]) // 1000
+                            found.append((metric["name"], at, attributes.get("host.name"), own, value))
+    return found
+
+
+def expect(what, stored, wanted):
+    stored, wanted = collections.Counter(stored), collections.Counter(wanted)
+    lost, extra = wanted - stored, stored - wanted
+    if lost or extra or not wanted:
+        raise SystemExit(f"FAIL {what}: {len(wanted)} wanted, {sum(lost.values())} lost, {sum(extra.values())} too many: "
+                         f"{list(lost.items())[:3]} {list(extra.items())[:3]}")
+    print(f"ok   {what}: {sum(wanted.values())}, each once")
+
+
+def compare(site):
+    ledger = points(site.ledger)
+    of = lambda name, **labels: [p for p in ledger if p[0] == name and all(p[3].get(k) == v for k, v in labels.items())]
+    for source in WAYS:
+        rows = site.query(f"SELECT name, CAST(ts AS BIGINT) AS ts, node, value FROM sample WHERE source = '{source}' "
+                          "AND name IN ('test.level', 'test.turns')")
+        expect(
+            f"{source}: samples",
+            [(r["name"], r["ts"], r["node"], r["value"]) for r in rows],
+            [(p[0], p[1], p[2], p[4]) for p in of("test.level") + of("test.turns")],
+        )
+        rows = site.query(f"SELECT device, CAST(ts AS BIGINT) AS ts, utilization FROM accelerator WHERE source = '{source}'")
+        expect(
+            f"{source}: a column of accelerator",
+            [(r["device"], r["ts"], r["utilization"]) for r in rows],
+            [(p[3]["hw.id"], p[1], p[4]) for p in of("hw.gpu.utilization")],
+        )
+        rows = site.query(f"SELECT CAST(ts AS BIGINT) AS ts, load1 FROM host WHERE source = '{source}' AND load1 IS NOT NULL")
+        expect(
+            f"{source}: this host's load",
+            [(r["ts"], r["load1"]) for r in rows],
+            [(p[1], p[4]) for p in of("system.cpu.load_average.1m")],
+        )
+        rows = site.query(f"SELECT interface, CAST(ts AS BIGINT) AS ts, rx_bytes FROM link WHERE source = '{source}' "
+                          "AND rx_bytes IS NOT NULL")
+        expect(
+            f"{source}: this host's links",
+            [(r["interface"], r["ts"], r["rx_bytes"]) for r in rows],
+            [(p[3]["device"], p[1], p[4]) for p in of("system.network.io", direction="receive")],
+        )
+        rows = site.query("SELECT name, CAST(ts AS BIGINT) AS ts, histogram_count(histogram) AS count, histogram_sum(histogram) AS sum "
+                          f"FROM sample WHERE source = '{source}' AND name IN ('test.spread', 'test.exponential')")
+        expect(
+            f"{source}: histograms, explicit and exponential",
+            [(r["name"], r["ts"], (r["count"], r["sum"])) for r in rows],
+            [(p[0], p[1], p[4]) for p in of("test.spread") + of("test.exponential")],
+        )
+
+
+def main():
+    airan, collector, kafka = sys.argv[1:]
+    # The network to a Collector on this machine goes by no proxy.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
+    make_topic(kafka, TOPIC, 3)
+    running = []
+    with tempfile.TemporaryDirectory(prefix="airan-collector") as folder:
+        site = Site(os.path.abspath(airan), os.path.abspath(collector), kafka, pathlib.Path(folder))
+        try:
+            up = site.up()
+            running.append(up)
+            until("airan is ready", lambda: get(f"http://127.0.0.1:{site.admin}/readyz") is not None)
+            sender = site.collector()
+            running.append(sender)
+            until("the Collector takes points", lambda: site.takes_points(), sender)
+            for number in range(REQUESTS):
+                site.feed(number)
+                if number in KILLS:
+                    up.kill()
+                    up.wait()
+                    print(f"     airan killed after {number} requests", flush=True)
+                if number - 30 in KILLS:
+                    up = site.up()
+                    running.append(up)
+                time.sleep(0.05)
+            until("airan is ready again", lambda: get(f"http://127.0.0.1:{site.admin}/readyz") is not None)
+
+            def sent():
+                own = site.own_metrics()
+                counts = [own["otelcol_exporter_sent_metric_points", name] for name in ("file", *WAYS.values())]
+                waiting = sum(own["otelcol_exporter_queue_size", name] for name in WAYS.values())
+                fed = 5 * REQUESTS
+                return counts if waiting == 0 and counts[0] > fed and max(counts) - min(counts) < 400 else None
+
+            until("the Collector's queues are empty", sent)
+            sender.send_signal(signal.SIGTERM)
+            assert sender.wait(timeout=60) == 0, "the Collector ends in order"
+            log = (site.folder / "collector.log").read_text()
+            assert "Exporting failed. Dropping data" not in log and "Partial success" not in log, "the Collector dropped points"
+            assert "Will retry" in log, "the Collector never had to retry: the kills show nothing"
+            ledger = points(site.ledger)
+            print(f"     the Collector's ledger has {len(ledger)} points")
+            last = max(p[1] for p in ledger if p[0] == "system.cpu.load_average.1m")
+            for source in WAYS:
+                until(
+                    f"{source}: the last points are in the lake",
+                    lambda: site.query(f"SELECT count(*) AS n FROM host WHERE source = '{source}' AND CAST(ts AS BIGINT) = {last}")[0]["n"],
+                )
+            compare(site)
+            twins = site.query("SELECT count(*) - count(DISTINCT batch || ':' || seq) AS twins FROM sample")
+            assert twins[0]["twins"] == 0, twins
+            up.send_signal(signal.SIGTERM)
+            assert up.wait(timeout=60) == 0, "airan ends in order"
+            subprocess.run([site.airan, "lake", "check", "--config", "up.yaml", "--data", "data"], cwd=folder, check=True)
+        except BaseException:
+            for name in ("airan.log", "collector.log"):
+                path = site.folder / name
+                if path.exists():
+                    print(f"--- {name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-30:]))
+            raise
+        finally:
+            for process in running:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+
+
+main()
