@@ -13,6 +13,9 @@ const DRIFT: f64 = 1.5e-6;
 const GIB: f64 = 1_073_741_824.0;
 /// Cores of a server.
 const CPUS: f64 = 64.0;
+/// What a second of work reads from disks and writes to them.
+const READ_BYTES: f64 = 65_536.0;
+const WRITTEN_BYTES: f64 = 262_144.0;
 /// 25 Gbit/s.
 const LINE_RATE: f64 = 25e9 / 8.0;
 /// Ports, by node, with the share of the line they use at noon.
@@ -130,6 +133,9 @@ impl Platform {
                     .number("load1", CPUS * busy * 1.1)
                     .number("memory_total_bytes", 512.0 * GIB)
                     .number("memory_available_bytes", (420.0 - 160.0 * busy) * GIB)
+                    .number("disk_read_bytes", self.cpu[server] * READ_BYTES)
+                    .number("disk_written_bytes", self.cpu[server] * WRITTEN_BYTES)
+                    .number("fullest_filesystem_ratio", 0.42 + 0.04 * busy)
                     .number("power_watts", watts)
                     .number("energy_joules", self.energy[server])
                     .number("uptime_seconds", drive.moment.second as f64),

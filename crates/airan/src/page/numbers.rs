@@ -49,26 +49,11 @@ impl Numbers {
 
     /// Sums by the values of a label, over the series that have these labels.
     pub fn by_where(&self, name: &str, labels: &[(&str, &str)], label: &str) -> BTreeMap<String, f64> {
-        self.fold(name, labels, label, |all, one| all + one)
-    }
-
-    /// Largest values by those of a label.
-    pub fn most_by(&self, name: &str, label: &str) -> BTreeMap<String, f64> {
-        self.fold(name, &[], label, f64::max)
-    }
-
-    fn fold(
-        &self,
-        name: &str,
-        labels: &[(&str, &str)],
-        label: &str,
-        fold: impl Fn(f64, f64) -> f64,
-    ) -> BTreeMap<String, f64> {
         let mut folded: BTreeMap<String, f64> = BTreeMap::new();
         for (metric, value) in self.series(name).filter(|(metric, _)| fits(metric, labels)) {
             let key = label_of(metric, label).unwrap_or_default();
             match folded.get_mut(key) {
-                Some(known) => *known = fold(*known, value),
+                Some(known) => *known += value,
                 None => drop(folded.insert(key.to_owned(), value)),
             }
         }
@@ -107,7 +92,7 @@ mod tests {
             (9.0, 3.0)
         );
         assert_eq!(numbers.by("rows", "door"), BTreeMap::from([("a".to_owned(), 4.0), ("b".to_owned(), 5.0)]));
-        assert_eq!(numbers.most_by("rows", "outcome")["stored"], 5.0);
+        assert_eq!(numbers.by_where("rows", &[("door", "b")], "outcome"), BTreeMap::from([("stored".to_owned(), 5.0)]));
         assert_eq!((numbers.most("open"), numbers.most("none"), numbers.sum("none", &[])), (Some(-2.0), None, 0.0));
         assert!(numbers.sum("none", &[]).is_sign_positive());
         assert!(numbers.has("open") && !numbers.has("none"));

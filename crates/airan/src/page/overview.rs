@@ -93,7 +93,7 @@ struct Processor {
     pending: f64,
     lag_offsets: f64,
     lag_seconds: f64,
-    /// Seconds by stream, of the shard that is furthest behind.
+    /// Seconds by stream, of the shard with rows that is furthest behind.
     watermark_delay: BTreeMap<String, f64>,
     /// Rows by reason: late, backfill.
     late: BTreeMap<String, f64>,
@@ -197,6 +197,16 @@ fn bus(numbers: &Numbers) -> Bus {
 fn processor(numbers: &Numbers) -> Processor {
     let rows = |outcome| numbers.sum("airan_processor_rows_total", &[("outcome", outcome)]);
     let stopped = numbers.by("airan_processor_pipeline_stopped", "pipeline");
+    // A partition that never had a row has the delay of silence, which says nothing of anybody's rows.
+    let used = numbers.by_where("airan_processor_rows_total", &[("outcome", "appended")], "partition");
+    let mut watermark_delay: BTreeMap<String, f64> = BTreeMap::new();
+    for partition in used.iter().filter(|(_, rows)| **rows > 0.0).map(|(partition, _)| partition.as_str()) {
+        let of = [("partition", partition)];
+        for (stream, delay) in numbers.by_where("airan_processor_watermark_delay_seconds", &of, "stream") {
+            let most = watermark_delay.entry(stream).or_default();
+            *most = most.max(delay);
+        }
+    }
     Processor {
         shards: numbers.by("airan_processor_shard_up", "partition").len() as f64,
         shards_up: numbers.sum("airan_processor_shard_up", &[]),
@@ -207,7 +217,7 @@ fn processor(numbers: &Numbers) -> Processor {
         pending: numbers.sum("airan_processor_pending_rows", &[]),
         lag_offsets: numbers.sum("airan_processor_lag_offsets", &[]),
         lag_seconds: numbers.most("airan_processor_lag_seconds").unwrap_or_default(),
-        watermark_delay: numbers.most_by("airan_processor_watermark_delay_seconds", "stream"),
+        watermark_delay,
         late: numbers.by("airan_processor_late_rows_total", "reason"),
         restated_windows: numbers.sum("airan_processor_restated_windows_total", &[]),
         dirty_windows: numbers.sum("airan_processor_dirty_windows", &[]),

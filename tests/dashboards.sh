@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# The dashboards of deploy/grafana over the demo site: a real Prometheus scrapes `airan up --demo`, with the shipped rules, and is asked
+# what each panel asks (dashboards.py). Windows of a minute have to close before the last panels have data.
+#
+# Needs prometheus (Debian's package), curl and python3.
+#
+# usage: tests/dashboards.sh     environment: AIRAN, the binary (default: that of the last release build, built when missing)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/airan
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
+airan=${AIRAN:-$CARGO_TARGET_DIR/release/airan}
+[ -x "$airan" ] || cargo build --release -p airan
+for tool in prometheus curl python3; do
+    command -v "$tool" >/dev/null || { echo "$tool is missing: apt-get install prometheus curl python3"; exit 1; }
+done
+
+work=$(mktemp -d)
+pids=()
+finish() {
+    local status=$?
+    for pid in "${pids[@]}"; do
+        kill -9 "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+    if [ "$status" -ne 0 ]; then
+        for log in "$work"/*.log; do
+            echo "--- $log"
+            tail -n 40 "$log"
+        done
+    fi
+    rm -rf "$work"
+}
+trap finish EXIT
+
+read -r http grpc admin prom < <(python3 -c '
+import socket
+sockets = [socket.socket() for _ in range(4)]
+for s in sockets:
+    s.bind(("127.0.0.1", 0))
+print(*(s.getsockname()[1] for s in sockets))')
+
+cat >"$work/up.yaml" <<YAML
+admin: {listen: "127.0.0.1:$admin"}
+gateway: {http: "127.0.0.1:$http", grpc: "127.0.0.1:$grpc"}
+processor: {commit: {interval: 2s}}
+YAML
+cat >"$work/prometheus.yml" <<YAML
+global: {scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 2s}
+rule_files: ["$PWD/deploy/prometheus/airan.rules.yaml"]
+scrape_configs:
+  - job_name: airan
+    static_configs: [{targets: ["127.0.0.1:$admin"]}]
+YAML
+"$airan" up --demo --config "$work/up.yaml" --data "$work/data" >"$work/airan.log" 2>&1 &
+pids+=($!)
+prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/tsdb" \
+    --web.listen-address="127.0.0.1:$prom" >"$work/prometheus.log" 2>&1 &
+pids+=($!)
+for ready in "http://127.0.0.1:$admin/readyz" "http://127.0.0.1:$prom/-/ready"; do
+    timeout 120 bash -c "until curl -fsS $ready >/dev/null 2>&1; do sleep 0.2; done" ||
+        { echo "FAIL not within 120s: $ready"; exit 1; }
+done
+python3 tests/dashboards.py "http://127.0.0.1:$prom" 420
