@@ -6,12 +6,13 @@
 use std::fmt;
 
 use airan_model::settings::Secret;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 /// An address as configured: `http://host:port/metrics`, perhaps `http://user:password@host:port/metrics?query`.
 ///
 /// Never printed whole: `Debug` and serialisation put `***` in place of its secrets.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Address(String);
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use airan_decode::DecodedRows;
@@ -19,12 +20,15 @@ use crate::metrics::AgentMetrics;
 use crate::queue::{Portion, Queue};
 use crate::rows::to_rows;
 use crate::scrape::{self, Additions, Schedule, Target};
-use crate::settings::{CollectorSettings, Settings, TargetSettings};
+use crate::settings::{AcceleratorSource, CollectorSettings, Settings, TargetSettings};
 use crate::stamp::Stamp;
 use crate::uplink::{Line, Sender, Uplink};
 
 /// Most characters of the agent's own name: those of a host name (RFC 1035).
 const NODE_MAX: usize = 253;
+
+/// A time before all others, from which differences do not overflow.
+const NEVER: Micros = Micros::MIN / 2;
 
 /// Why an agent cannot start. The settings are to be changed.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +75,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<AgentMetrics>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) stamp: Stamp,
+    /// When a scraped target last reported accelerators, or never.
+    pub(crate) accelerators_scraped: AtomicI64,
 }
 
 impl Shared {
@@ -116,6 +122,10 @@ impl Agent {
                 return Err(AgentError::NoStream(collector.stream()));
             }
         }
+        let explicit = !matches!(settings.accelerators.source, AcceleratorSource::Auto | AcceleratorSource::Off);
+        if explicit && catalog.stream("accelerator").is_none() {
+            return Err(AgentError::NoStream("accelerator"));
+        }
         settings.check()?;
         let metrics = Arc::new(AgentMetrics::new()?);
         let limit = Portion { rows: settings.queue.rows, bytes: settings.queue.bytes.size() };
@@ -139,6 +149,7 @@ impl Agent {
             queue: Arc::new(Queue::new(limit, Arc::clone(&metrics))),
             metrics,
             stamp: Stamp::new(BatchId::random_from(rand::random())),
+            accelerators_scraped: AtomicI64::new(NEVER),
         };
         Ok(Agent { settings, shared: Arc::new(shared), targets, client, line, is_simulating: false })
     }
@@ -202,6 +213,15 @@ fn start_collecting(
         if own.enabled {
             collecting.spawn(collect(collector, own.clone(), kernel.clone(), Arc::clone(shared), stop.clone()));
         }
+    }
+    #[cfg(target_os = "linux")]
+    if settings.accelerators.source != AcceleratorSource::Off
+        && shared.catalog.stream(crate::accelerators::STREAM).is_some()
+    {
+        let (own, proc_path) = (settings.accelerators.clone(), settings.proc_path.clone());
+        let scraped_once = targets.iter().map(|target| target.schedule.interval() + target.timeout).max();
+        let patience = scraped_once.unwrap_or_default();
+        collecting.spawn(crate::accelerators::run(own, proc_path, patience, Arc::clone(shared), stop.clone()));
     }
     for target in targets {
         collecting.spawn(scrape::run(target, client.clone(), Arc::clone(shared), stop.clone()));

@@ -77,6 +77,7 @@ fn settings(targets: Vec<TargetSettings>) -> Settings {
     let mut settings = Settings::documented();
     settings.host.enabled = false;
     settings.links.enabled = false;
+    settings.accelerators.source = AcceleratorSource::Off;
     settings.scrape.interval = Duration::from_millis(50).into();
     settings.scrape.timeout = Duration::from_millis(40).into();
     settings.scrape.body = 20_000.into();
@@ -332,4 +333,32 @@ fn settings_that_cannot_work_are_refused() {
             assert!(error.contains("is no address") && !error.contains("hunter2"), "{error}");
         }
     }
+}
+
+/// Scenario: `accelerators: auto` beside a target that reports accelerators, and beside none.
+/// Guarantees: beside such a target the agent reads none by itself, so no device is counted twice; beside none it says what it
+/// reads them from, and a machine that has none is no failure.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn accelerators_are_left_to_a_target_that_reports_them() {
+    let url = endpoints().await;
+    let auto = |targets: Vec<TargetSettings>| {
+        let mut settings = settings(targets);
+        settings.accelerators.source = AcceleratorSource::Auto;
+        settings.accelerators.interval = Duration::from_millis(50).into();
+        settings
+    };
+    let source = |site: &Site, name: &str| site.metrics.accelerator_source.with_label_values(&[name]).get();
+    let site = Site::start(auto(vec![target("dcgm", &format!("{url}/text"))]));
+    site.until("a source", |site| source(site, "scraped") == 1).await;
+    let scrapes = site.scrapes("dcgm", "success");
+    site.until("more scrapes", |site| site.scrapes("dcgm", "success") > scrapes + 3).await;
+    assert_eq!(site.metrics.collected_rows.with_label_values(&["accelerator"]).get(), 0);
+    site.end(&["dcgm"]).await;
+
+    let site = Site::start(auto(Vec::new()));
+    let sources = ["none", "nvml", "nvidia-smi", "rocm-smi"];
+    site.until("a source", |site| sources.iter().map(|name| source(site, name)).sum::<i64>() == 1).await;
+    assert_eq!(site.metrics.collections.with_label_values(&["accelerator", "failure"]).get(), 0);
+    site.end(&["accelerator"]).await;
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  collect/host, collect/link ─┐
+//!  accelerators              ──┤
 //!                              ├─▶ stamp ─▶ queue ─▶ uplink ─▶ gateway (HTTP) or this process (`airan up`)
 //!  scrape (one per target)   ──┘
 //! ```
@@ -14,6 +15,8 @@
 //!
 //! At every moment, and after [`Agent::run`]: collected = acknowledged + queued + dropped (by reason).
 
+#[cfg(target_os = "linux")]
+mod accelerators;
 mod address;
 mod agent;
 mod collect;
@@ -30,6 +33,7 @@ pub use address::Address;
 pub use agent::{Agent, AgentError};
 pub use metrics::AgentMetrics;
 pub use settings::{
-    CollectorSettings, DemoSettings, QueueSettings, ScrapeSettings, Settings, TargetSettings, UplinkSettings,
+    AcceleratorSettings, AcceleratorSource, CollectorSettings, DemoSettings, QueueSettings, ScrapeSettings, Settings,
+    TargetSettings, UplinkSettings,
 };
 pub use uplink::{Submit, Uplink, UplinkError};

@@ -1,6 +1,8 @@
 //! What the agent says about itself.
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 /// Bounds of the scrape duration, seconds: the default timeout is 10.
 const SCRAPE_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
@@ -8,7 +10,7 @@ const SCRAPE_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 /// Metrics of one agent. The sum of rows: collected = acknowledged + queued + dropped.
 #[derive(Clone, Debug)]
 pub struct AgentMetrics {
-    /// Rows collected, by where they come from: `host`, `link` or a target's name.
+    /// Rows collected, by where they come from: `host`, `link`, `accelerator` or a target's name.
     pub collected_rows: IntCounterVec,
     /// Rows the gateway has acknowledged.
     pub acknowledged_rows: IntCounter,
@@ -20,6 +22,16 @@ pub struct AgentMetrics {
     pub queued_bytes: IntGauge,
     /// Runs of the agent's own collectors, by collector and outcome: `success` or `failure`.
     pub collections: IntCounterVec,
+    /// 1 for what accelerators are read from: `nvml`, `nvidia-smi`, `rocm-smi`, `scraped` (a target reports them) or `none`.
+    pub accelerator_source: IntGaugeVec,
+    /// Accelerators at the last look, slices not counted.
+    pub accelerator_devices: IntGauge,
+    /// How long looks at the accelerators took that succeeded.
+    pub accelerator_seconds: Histogram,
+    /// Fields of accelerators whose text could not be read.
+    pub accelerator_unread: IntCounter,
+    /// XID errors that were not told as rows, because too many came between two looks.
+    pub accelerator_events_dropped: IntCounter,
     /// Scrapes, by target and outcome: `success` or what went wrong.
     pub scrapes: IntCounterVec,
     /// 1 where the last scrape of a target succeeded.
@@ -88,6 +100,32 @@ impl AgentMetrics {
                 "Runs of the agent's own collectors, by outcome.",
                 &["collector", "outcome"],
             )?,
+            accelerator_source: IntGaugeVec::new(
+                Opts::new(
+                    "airan_agent_accelerator_source",
+                    "1 for what accelerators are read from: nvml, nvidia-smi, rocm-smi, scraped or none.",
+                ),
+                &["source"],
+            )?,
+            accelerator_devices: IntGauge::new(
+                "airan_agent_accelerator_devices",
+                "Accelerators at the last look, slices not counted.",
+            )?,
+            accelerator_seconds: Histogram::with_opts(
+                HistogramOpts::new(
+                    "airan_agent_accelerator_read_duration_seconds",
+                    "How long looks at the accelerators took that succeeded.",
+                )
+                .buckets(SCRAPE_SECONDS.to_vec()),
+            )?,
+            accelerator_unread: IntCounter::new(
+                "airan_agent_accelerator_unread_fields_total",
+                "Fields of accelerators whose text could not be read.",
+            )?,
+            accelerator_events_dropped: IntCounter::new(
+                "airan_agent_accelerator_dropped_events_total",
+                "XID errors that were not told as rows, because too many came between two looks.",
+            )?,
             scrapes: counters("airan_agent_scrapes_total", "Scrapes, by outcome.", &["target", "outcome"])?,
             target_up: IntGaugeVec::new(
                 Opts::new("airan_agent_target_up", "1 where the last scrape of a target succeeded."),
@@ -130,6 +168,11 @@ impl AgentMetrics {
         registry.register(Box::new(self.queued_rows.clone()))?;
         registry.register(Box::new(self.queued_bytes.clone()))?;
         registry.register(Box::new(self.collections.clone()))?;
+        registry.register(Box::new(self.accelerator_source.clone()))?;
+        registry.register(Box::new(self.accelerator_devices.clone()))?;
+        registry.register(Box::new(self.accelerator_seconds.clone()))?;
+        registry.register(Box::new(self.accelerator_unread.clone()))?;
+        registry.register(Box::new(self.accelerator_events_dropped.clone()))?;
         registry.register(Box::new(self.scrapes.clone()))?;
         registry.register(Box::new(self.target_up.clone()))?;
         registry.register(Box::new(self.scrape_seconds.clone()))?;

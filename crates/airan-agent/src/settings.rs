@@ -1,21 +1,27 @@
 //! The agent's part of the configuration. Every default stands in `config/defaults.yaml`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use airan_model::settings::{BadSetting, BytesSetting, Checker, DurationSetting};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::Address;
 
 /// The agent.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// This host's own CPU, memory, disks and file systems.
     pub host: CollectorSettings,
     /// This host's own network interfaces.
     pub links: CollectorSettings,
+    /// This host's own accelerators, without an exporter.
+    pub accelerators: AcceleratorSettings,
     /// Interfaces not to collect: names, or beginnings of names that end in `*`.
     pub links_ignored: Vec<String>,
     /// Where the kernel's process file system is mounted: `/proc`, or elsewhere in a container.
@@ -37,7 +43,7 @@ pub struct Settings {
 }
 
 /// The simulated site.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DemoSettings {
     /// How long its bad day lasts before it begins again: 1 minute to 6 hours. A tenth of it a node is silent and its rows are
@@ -51,7 +57,7 @@ pub struct DemoSettings {
 const DEMO_DAY: std::ops::RangeInclusive<u64> = 60..=6 * 3_600;
 
 /// One of the agent's own collectors.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CollectorSettings {
     /// Whether it runs.
@@ -60,8 +66,83 @@ pub struct CollectorSettings {
     pub interval: DurationSetting,
 }
 
+/// How this host's accelerators are read.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcceleratorSettings {
+    /// Who is asked: NVML, nvidia-smi or rocm-smi, whichever has a device first (`auto`); one of them alone; or nobody (`off`).
+    pub source: AcceleratorSource,
+    /// How often.
+    pub interval: DurationSetting,
+}
+
+/// Who is asked about accelerators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AcceleratorSource {
+    /// NVML, nvidia-smi or rocm-smi: the first that has a device. Quiet while a scraped target reports accelerators.
+    Auto,
+    /// NVIDIA's library, libnvidia-ml.
+    Nvml,
+    /// NVIDIA's program, by its XML or CSV.
+    NvidiaSmi,
+    /// AMD's program, by its JSON.
+    RocmSmi,
+    /// Nobody.
+    Off,
+}
+
+impl AcceleratorSource {
+    const NAMES: [(&str, AcceleratorSource); 5] = [
+        ("auto", AcceleratorSource::Auto),
+        ("nvml", AcceleratorSource::Nvml),
+        ("nvidia-smi", AcceleratorSource::NvidiaSmi),
+        ("rocm-smi", AcceleratorSource::RocmSmi),
+        ("off", AcceleratorSource::Off),
+    ];
+}
+
+impl<'de> Deserialize<'de> for AcceleratorSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<AcceleratorSource, D::Error> {
+        deserializer.deserialize_any(SourceName)
+    }
+}
+
+/// A name of a source. To YAML 1.1 `off` is a truth value.
+struct SourceName;
+
+impl Visitor<'_> for SourceName {
+    type Value = AcceleratorSource;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("auto, nvml, nvidia-smi, rocm-smi or off")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<AcceleratorSource, E> {
+        let known = AcceleratorSource::NAMES.into_iter().find(|(known, _)| *known == name);
+        known.map(|(_, source)| source).ok_or_else(|| E::invalid_value(de::Unexpected::Str(name), &self))
+    }
+
+    fn visit_bool<E: de::Error>(self, on: bool) -> Result<AcceleratorSource, E> {
+        match on {
+            false => Ok(AcceleratorSource::Off),
+            true => Err(E::invalid_value(de::Unexpected::Bool(on), &self)),
+        }
+    }
+}
+
+impl JsonSchema for AcceleratorSource {
+    fn schema_name() -> Cow<'static, str> {
+        "AcceleratorSource".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"enum": ["auto", "nvml", "nvidia-smi", "rocm-smi", "off", false]})
+    }
+}
+
 /// What holds for every target that does not say otherwise.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScrapeSettings {
     /// How often.
@@ -79,7 +160,7 @@ pub struct ScrapeSettings {
 }
 
 /// A Prometheus text endpoint.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TargetSettings {
     /// Its name in metrics, logs and rows; stands once in the list.
@@ -99,7 +180,7 @@ pub struct TargetSettings {
 }
 
 /// Limits of the queue. The oldest rows are dropped first, and counted.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QueueSettings {
     /// Most rows.
@@ -109,7 +190,7 @@ pub struct QueueSettings {
 }
 
 /// The way to the gateway.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UplinkSettings {
     /// The gateway's HTTP door: `http://host:4318`. Not needed in `airan up`.
@@ -135,6 +216,7 @@ impl Settings {
         check
             .timer("host.interval", self.host.interval)
             .timer("links.interval", self.links.interval)
+            .timer("accelerators.interval", self.accelerators.interval)
             .timer("scrape.interval", self.scrape.interval)
             .timer("scrape.timeout", self.scrape.timeout)
             .not_zero("scrape.body", self.scrape.body.get())
@@ -169,6 +251,7 @@ impl Settings {
         let yaml = "
 host: {enabled: true, interval: 10s}
 links: {enabled: true, interval: 10s}
+accelerators: {source: auto, interval: 10s}
 links_ignored: [lo, 'veth*', 'cali*']
 proc_path: /proc
 sys_path: /sys
@@ -199,6 +282,21 @@ mod tests {
         }
     }
 
+    /// Scenario: every name of a source, `off` as YAML 1.1 reads it, and names that are none.
+    #[test]
+    fn sources_of_accelerators_go_by_name() {
+        for (name, source) in AcceleratorSource::NAMES {
+            let read: AcceleratorSettings =
+                serde_saphyr::from_str(&format!("{{source: {name}, interval: 1s}}")).unwrap();
+            assert_eq!(read.source, source, "{name}");
+            assert_eq!(serde_json::to_value(source).unwrap(), name);
+        }
+        for wrong in ["cuda", "true", "3"] {
+            let read = serde_saphyr::from_str::<AcceleratorSettings>(&format!("{{source: {wrong}, interval: 1s}}"));
+            assert!(read.unwrap_err().to_string().contains("nvidia-smi"), "{wrong}");
+        }
+    }
+
     /// Scenario: one setting at a time that cannot work.
     /// Guarantees: each is refused by its full name.
     #[test]
@@ -214,6 +312,7 @@ mod tests {
         let cases: Vec<(Change, &str)> = vec![
             (Box::new(move |s| s.host.interval = zero), "agent.host.interval"),
             (Box::new(move |s| s.links.interval = zero), "agent.links.interval"),
+            (Box::new(move |s| s.accelerators.interval = zero), "agent.accelerators.interval"),
             (Box::new(move |s| s.scrape.interval = zero), "agent.scrape.interval"),
             (Box::new(|s| s.scrape.body = 0.into()), "agent.scrape.body"),
             (Box::new(|s| s.scrape.labels = 0), "agent.scrape.labels"),

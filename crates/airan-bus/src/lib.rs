@@ -32,7 +32,7 @@ pub use bus::{Bus, ConsumeError, Consumer, Event, Received, SendError};
 pub use counts::Counts;
 pub use kafka::{Arrival, Given, Inlet, TopicSettings, TopicStart};
 pub use reader::{REJECTED_MAX, Reader, RejectedRecord};
-pub use settings::{BusSettings, KafkaSettings, LocalSettings, properties};
+pub use settings::{BusSettings, KafkaSettings, LocalSettings, properties, properties_schema};
 
 /// Why a bus could not be opened. None of these heals by itself; a broker that is away is waited for instead.
 #[derive(Debug, thiserror::Error)]

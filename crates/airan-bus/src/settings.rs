@@ -1,10 +1,12 @@
 //! Settings of the bus. Every default is in `config/defaults.yaml`; none is here.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
 use airan_model::settings::{BytesSetting, DurationSetting, Secret};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +21,7 @@ pub enum BusSettings {
 }
 
 /// The local log.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LocalSettings {
     /// Its folder.
@@ -37,7 +39,7 @@ pub struct LocalSettings {
 }
 
 /// Kafka.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaSettings {
     /// Where to begin, as `host:port,host:port`.
@@ -48,6 +50,7 @@ pub struct KafkaSettings {
     pub partitions: u16,
     /// Properties of librdkafka, as they are. Never printed, for some are secrets.
     #[serde(deserialize_with = "properties")]
+    #[schemars(schema_with = "properties_schema")]
     pub properties: BTreeMap<String, Secret>,
 }
 
@@ -56,6 +59,32 @@ impl KafkaSettings {
     pub fn owns(&self, topic: &str) -> bool {
         topic == self.topic || topic == crate::kafka::rejected_topic(&self.topic)
     }
+}
+
+/// Either kind, told apart by `type`. Written by hand, for what serde makes of a tagged variant that refuses unknown keys is a
+/// schema that refuses the tag.
+impl JsonSchema for BusSettings {
+    fn schema_name() -> Cow<'static, str> {
+        "BusSettings".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let kinds =
+            [("local", LocalSettings::json_schema(generator)), ("kafka", KafkaSettings::json_schema(generator))];
+        let kinds = kinds.map(|(name, mut kind)| {
+            let tag = json_schema!({"const": name, "description": "A log on the local disk (local), or Apache Kafka (kafka)."});
+            if let Some(properties) = kind.get_mut("properties").and_then(|of| of.as_object_mut()) {
+                properties.insert("type".to_owned(), tag.to_value());
+            }
+            kind.to_value()
+        });
+        json_schema!({"anyOf": kinds})
+    }
+}
+
+/// The schema of [`properties`].
+pub fn properties_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}})
 }
 
 /// Reads properties of librdkafka, which may be written as texts, numbers or truth values.

@@ -10,10 +10,11 @@ use airan_model::limits::Limits;
 use airan_model::message::GATHER_BYTES_MAX;
 use airan_model::settings::{BadSetting, BytesSetting, Checker, DurationSetting, Secret};
 use airan_model::time::Plausibility;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The `gateway` section.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Address of the HTTP door: OTLP/HTTP, NDJSON and Arrow.
@@ -41,7 +42,7 @@ pub struct Settings {
 }
 
 /// A Kafka topic that others write.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaInSettings {
     /// Where to begin, as `host:port,host:port`.
@@ -57,11 +58,12 @@ pub struct KafkaInSettings {
     pub start: TopicStart,
     /// Properties of librdkafka, as they are. Never printed, for some are secrets.
     #[serde(default, deserialize_with = "airan_bus::properties")]
+    #[schemars(schema_with = "airan_bus::properties_schema")]
     pub properties: BTreeMap<String, Secret>,
 }
 
 /// What the messages of a topic are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KafkaFormat {
     /// An `ExportMetricsServiceRequest` of OTLP in protobuf, as the OpenTelemetry Collector's Kafka exporter writes it.
@@ -84,7 +86,7 @@ impl KafkaInSettings {
 }
 
 /// Limits on one request.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RequestSettings {
     /// Size of a body, before and after decompression.
@@ -104,7 +106,7 @@ pub struct RequestSettings {
 }
 
 /// Limits on all requests together. Over them the doors answer 503.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoadSettings {
     /// Open connections a door. Further ones wait in the listener's backlog.
@@ -118,7 +120,7 @@ pub struct LoadSettings {
 }
 
 /// A token bucket for each sender. Over it the doors answer 429.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShareSettings {
     /// Bytes a second, after decompression.
@@ -128,7 +130,7 @@ pub struct ShareSettings {
 }
 
 /// How rows are gathered, per partition and stream.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GatherSettings {
     /// Rows are sent when they reach this size in memory …
@@ -144,7 +146,7 @@ pub struct GatherSettings {
 }
 
 /// Which times of rows are not believed, and replaced by the time of reception.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImplausibleSettings {
     /// Further than this ahead of the time of reception.

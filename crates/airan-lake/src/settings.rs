@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use airan_model::settings::{BadSetting, BytesSetting, Checker, DurationSetting, Secret};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Where the lake is and how long it keeps rows.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LakeSettings {
     /// A local folder (made when missing), or `s3://bucket/prefix`, `gs://…`, `az://…`.
@@ -24,7 +25,7 @@ pub struct LakeSettings {
 }
 
 /// How small files become large ones.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompactionSettings {
     /// Whether the elected processor compacts by itself.

@@ -1,8 +1,10 @@
 //! Values as people write them in configuration files: durations, sizes, secrets.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -244,8 +246,41 @@ impl Serialize for BytesSetting {
     }
 }
 
+impl JsonSchema for DurationSetting {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": r"^\s*[0-9]+\s*(us|ms|s|m|h|d)\s*$", "examples": ["500ms", "10s", "24h"]})
+    }
+}
+
+impl JsonSchema for BytesSetting {
+    fn schema_name() -> Cow<'static, str> {
+        "Bytes".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["string", "integer"],
+            "minimum": 0,
+            "pattern": r"^\s*[0-9]+\s*(B|[KMGT]i?B)?\s*$",
+            "examples": ["256KiB", "16MiB", "10GiB"],
+        })
+    }
+}
+
 /// A text that is never printed: `Debug`, `Display` and serialisation all give `***`.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Secret(String);
 

@@ -1,10 +1,11 @@
 //! The `processor` section of the configuration. Plain data; `config/defaults.yaml` holds the defaults.
 
 use airan_model::settings::{BadSetting, BytesSetting, Checker, DurationSetting};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How a processor works. Spans called "of log time" are measured by append times of messages, not by a clock.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Its name among the processors of its group, which no other may have; None: made of the node's name and the admin port.
@@ -30,7 +31,7 @@ pub struct Settings {
 }
 
 /// When work is committed.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommitSettings {
     /// A shard with something to commit commits this long after its last commit.
@@ -46,7 +47,7 @@ pub struct CommitSettings {
 }
 
 /// How duplicates are recognised: which (node, stream, batch, seq) are remembered.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IdentitySettings {
     /// Log time after which the batch of a foreign sender (a hash of its request) is forgotten.
@@ -58,7 +59,7 @@ pub struct IdentitySettings {
 }
 
 /// How long the last values of counters are remembered.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CounterSettings {
     /// Log time without a row after which an entity's last values are forgotten, counted; its next row has no rise.
@@ -68,7 +69,7 @@ pub struct CounterSettings {
 }
 
 /// Limits on windows.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WindowSettings {
     /// Most bytes of open windows of one pipeline in one shard; over it that pipeline stops, the shard goes on.
@@ -80,7 +81,7 @@ pub struct WindowSettings {
 
 /// How much is restated at a time: what a shard computes again between two commits, beside its messages. More means that a
 /// backlog is through sooner, and that its windows are larger files and take more memory until they are committed.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestateSettings {
     /// Windows of a site.

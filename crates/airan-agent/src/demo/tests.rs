@@ -90,6 +90,7 @@ fn a_silent_node_comes_back_with_its_backlog() {
         queue: Arc::new(Queue::new(limit, Arc::clone(&metrics))),
         metrics,
         stamp: Stamp::new(BatchId(1)),
+        accelerators_scraped: Default::default(),
     });
     let mut outlet = Outlet::new(Arc::clone(&shared));
     let mut site = Site::new(1, DAY, START);

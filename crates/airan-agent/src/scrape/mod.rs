@@ -5,6 +5,7 @@ mod labels;
 mod schedule;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use airan_decode::{Context, Decoded, prometheus};
@@ -92,6 +93,9 @@ async fn scrape(target: &Target, client: &reqwest::Client, shared: &Arc<Shared>)
         airan_decode::TextFormat::Prometheus004 => "scrape/prometheus",
     };
     for rows in decoded.rows {
+        if &*rows.stream.name == "accelerator" {
+            shared.accelerators_scraped.store(now, Ordering::Relaxed);
+        }
         let rows = target.additions.add_to(rows).map_err(|error| ScrapeError::Malformed(error.to_string()))?;
         shared.enqueue(target.name(), source, rows);
     }

@@ -3,6 +3,8 @@
 //! So targets do not all come at once, two agents do not meet at one endpoint by chance for long, and a restart does not move
 //! the marks.
 
+use std::time::Duration;
+
 use airan_model::identity::murmur2;
 use airan_model::time::Micros;
 
@@ -20,6 +22,11 @@ impl Schedule {
         let interval = interval.max(1_000);
         let shift = (i128::from(murmur2(who.as_bytes())) * i128::from(interval)) >> 32;
         Schedule { interval, shift: shift as Micros }
+    }
+
+    /// How far marks are from each other.
+    pub(crate) fn interval(self) -> Duration {
+        Duration::from_micros(self.interval.unsigned_abs())
     }
 
     /// The first mark after `now`.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use airan_model::settings::Secret;
 use airan_model::time::Micros;
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -41,7 +42,7 @@ pub struct TopicSettings {
 }
 
 /// Where a group begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TopicStart {
     /// With the oldest message that is there.

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use airan_model::settings::{BadSetting, Checker, DurationSetting};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The `catalog` section.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CatalogSection {
     /// A folder of catalog files; None: the built-in catalog.
@@ -15,7 +16,7 @@ pub struct CatalogSection {
 }
 
 /// The `inventory` section.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InventorySection {
     /// The inventory file; None: only this node is known.
@@ -29,7 +30,7 @@ pub struct InventorySection {
 }
 
 /// The `pipelines` section.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PipelinesSection {
     /// A folder of pipelines; None: the built-in ones.
@@ -37,7 +38,7 @@ pub struct PipelinesSection {
 }
 
 /// The `admin` section.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdminSection {
     /// Address of the page, `/metrics` and their neighbours.
@@ -61,7 +62,7 @@ impl AdminSection {
 }
 
 /// The `log` section.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LogSection {
     /// A level, or levels by module.
@@ -71,7 +72,7 @@ pub struct LogSection {
 }
 
 /// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
