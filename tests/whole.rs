@@ -14,6 +14,7 @@ mod whole {
     mod kafka;
     mod kafka_in;
     mod kafka_many;
+    mod look;
     mod samples;
     mod site;
     mod up;

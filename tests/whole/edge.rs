@@ -15,6 +15,9 @@ use super::site::{Process, Scrape, free_port, query, run, until};
 /// Streams whose raw tables must hold what the shards say they stored.
 const RAW: [&str; 6] = ["accelerator", "inference", "timing", "link", "host", "sample"];
 
+/// Whatever this machine has must not mix with the rows a test counts.
+const NO_ACCELERATORS: &str = "  accelerators: {source: off}\n";
+
 /// A site under test.
 pub struct Edge {
     name: String,
@@ -22,6 +25,8 @@ pub struct Edge {
     http: u16,
     admins: Vec<u16>,
     targets: Vec<String>,
+    /// Lines of the agent's section.
+    collects: String,
     /// The configuration that knows the lake.
     reader: &'static str,
     /// Gateways started so far: their counters begin at zero, those of shards do not.
@@ -41,6 +46,7 @@ impl Edge {
             http: free_port(),
             admins: vec![free_port()],
             targets: Vec::new(),
+            collects: NO_ACCELERATORS.to_owned(),
             reader: "up.yaml",
             gateways: AtomicUsize::new(0),
             topic: String::new(),
@@ -128,14 +134,21 @@ impl Edge {
         self.write_up();
     }
 
+    /// Has the agent read accelerators, with these settings, from the next start on.
+    pub fn read_accelerators(&mut self, settings: &str) {
+        self.collects = format!("  accelerators: {settings}\n");
+        self.write_up();
+    }
+
     fn write_up(&self) {
         let targets = self.targets.concat();
         let targets = if targets.is_empty() { " []\n".to_owned() } else { format!("\n{targets}") };
         let text = format!(
             "node: edge-under-test\nbus: {{partitions: 2}}\nadmin: {{listen: \"127.0.0.1:{}\"}}\n{}{COMMITS}\
-             agent:\n  host: {{interval: 1s}}\n  links: {{interval: 1s}}\n  links_ignored: []\n  targets:{targets}",
+             agent:\n  host: {{interval: 1s}}\n  links: {{interval: 1s}}\n  links_ignored: []\n{}  targets:{targets}",
             self.admins[0],
             self.doors(),
+            self.collects,
         );
         self.write("up.yaml", &text);
     }
@@ -172,6 +185,17 @@ impl Edge {
         Process::start(&self.name, self.dir(), &["up", "--config", "up.yaml"])
     }
 
+    /// Starts `airan up` with a folder of programs before all others in its `PATH`.
+    pub fn up_with(&self, programs: &Path) -> Process {
+        self.gateways.fetch_add(1, Ordering::Relaxed);
+        Process::start_with(&self.name, self.dir(), &["up", "--config", "up.yaml"], Some(programs))
+    }
+
+    /// Starts a tool with the configuration that knows bus and lake, and lets it run.
+    pub fn start(&self, arguments: &[&str]) -> Process {
+        Process::start(arguments[0], self.dir(), &[arguments, &["--config", self.reader]].concat())
+    }
+
     /// Starts `airan gateway`.
     pub fn gateway(&self) -> Process {
         self.gateways.fetch_add(1, Ordering::Relaxed);
@@ -183,7 +207,7 @@ impl Edge {
         let (admin, file) = (free_port(), format!("{name}.yaml"));
         let text = format!(
             "node: {name}\nadmin: {{listen: \"127.0.0.1:{admin}\"}}\nagent:\n  uplink: {{url: \"http://127.0.0.1:{}\"}}\n  \
-             host: {{interval: 1s}}\n  links: {{interval: 1s}}\n  links_ignored: []\n",
+             host: {{interval: 1s}}\n  links: {{interval: 1s}}\n  links_ignored: []\n{NO_ACCELERATORS}",
             self.http
         );
         self.write(&file, &text);

@@ -57,7 +57,17 @@ pub struct Process {
 impl Process {
     /// Starts `airan ARGS…` in `dir` and collects what it prints.
     pub fn start(name: &str, dir: &Path, args: &[&str]) -> Process {
-        let mut child = Command::new(binary())
+        Process::start_with(name, dir, args, None)
+    }
+
+    /// The same with a folder of programs before all others in its `PATH`.
+    pub fn start_with(name: &str, dir: &Path, args: &[&str], programs: Option<&Path>) -> Process {
+        let mut command = Command::new(binary());
+        if let Some(programs) = programs {
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{path}", programs.display()));
+        }
+        let mut child = command
             .args(args)
             .current_dir(dir)
             .stdin(Stdio::null())

@@ -86,6 +86,17 @@ impl Reader {
         }
     }
 
+    /// Messages from an offset on, in their order, at most `most` of them; fewer where the bus has no more yet or has taken them out.
+    ///
+    /// # Errors
+    /// If the bus does not answer, or has no such partition.
+    pub async fn messages(&self, partition: i32, from: i64, most: usize) -> Result<Vec<Received>, ConsumeError> {
+        match &self.0 {
+            Kind::Local(reader) => reader.messages(partition, from, most).await,
+            Kind::Kafka(reader) => reader.messages(partition, from, most).await,
+        }
+    }
+
     /// The newest records of what was refused, oldest first, at most `newest` and [`REJECTED_MAX`] of them.
     ///
     /// # Errors

@@ -49,6 +49,17 @@ enum Command {
     /// while `airan up` runs. All but the bus's own offsets is as of a shard's last commit: processor.commit.interval ago, and up
     /// to ten minutes where nothing but ticks came.
     Lag(commands::lag::LagArgs),
+    /// Shows what a running process does: sources, doors, shards and streams with their rates and lags, renewed each second
+    ///
+    /// Reads the metrics at its admin port. rows_per_second is over the last second; behind_seconds of a shard is the age of the
+    /// newest message it has applied while others wait, of a stream how far its event time is behind the clock: in the shard that is
+    /// nearest to it, since one to which nobody sends the stream says a minute more than its log's time.
+    Top(commands::top::TopArgs),
+    /// Prints rows of a stream as they come onto the bus, a JSON object a line
+    ///
+    /// Reads the bus from the side: no consumer group is joined and no lock taken, so no shard is disturbed. Begins with what comes
+    /// after the start; null columns are left out.
+    Tap(commands::tap::TapArgs),
     /// Helps a shard that has stopped: accepts lost messages, or starts it again
     #[command(subcommand)]
     Shard(commands::shard::ShardCommand),
@@ -70,6 +81,10 @@ enum Command {
     Test(commands::test::TestArgs),
     /// Checks configuration, catalog, inventory and pipelines without running anything
     Validate(commands::validate::ValidateArgs),
+    /// Prints the configuration's JSON Schema, with which editors complete and check it
+    ///
+    /// Into a file, and as the first line of a configuration: `# yaml-language-server: $schema=airan.schema.json`.
+    Schema,
     /// Prints the completion script of a shell
     ///
     /// For bash: `source <(airan completion bash)` in ~/.bashrc. For zsh: into a file `_airan` in a folder of $fpath. For fish:
@@ -147,6 +162,8 @@ impl Cli {
             Command::Query(args) => block_on(commands::query::run(args)),
             Command::Lake(command) => block_on(commands::lake::run(command)),
             Command::Lag(args) => block_on(commands::lag::run(args)),
+            Command::Top(args) => block_on(commands::top::run(args)),
+            Command::Tap(args) => block_on(commands::tap::run(args)),
             Command::Shard(command) => block_on(commands::shard::run(command)),
             Command::Rejected(command) => block_on(commands::rejected::run(command)),
             Command::Backfill(args) => block_on(commands::backfill::run(args)),
@@ -154,6 +171,7 @@ impl Cli {
             Command::Inventory(command) => block_on(commands::inventory::run(command)),
             Command::Test(args) => block_on(commands::test::run(args)),
             Command::Validate(args) => block_on(commands::validate::run(args)),
+            Command::Schema => commands::schema::run(),
             Command::Completion(args) => commands::completion::run(&args, Cli::command()),
             Command::Man(args) => commands::man::run(&args, Cli::command()),
         }

@@ -10,6 +10,7 @@ mod cli;
 mod commands;
 mod config;
 mod demo;
+mod exposition;
 mod inventory;
 mod logging;
 mod output;
@@ -17,6 +18,7 @@ mod page;
 mod pipelines;
 mod process;
 mod process_metrics;
+mod progress;
 mod wiring;
 
 use std::process::ExitCode;

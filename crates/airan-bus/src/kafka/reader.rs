@@ -54,6 +54,13 @@ impl KafkaReader {
         Ok(read.into_iter().find(|received| received.offset == offset))
     }
 
+    pub async fn messages(&self, partition: i32, from: i64, most: usize) -> Result<Vec<Received>, ConsumeError> {
+        let (first, next) = self.offsets(partition).await?;
+        let from = from.max(first);
+        let until = next.min(from.saturating_add(i64::try_from(most).unwrap_or(i64::MAX)));
+        self.read(Stretch { topic: self.topic().to_owned(), partition, from, until }).await
+    }
+
     pub async fn rejected(&self, newest: usize) -> Result<Vec<RejectedRecord>, ConsumeError> {
         let topic = topics::rejected_topic(self.topic());
         let name = topic.clone();

@@ -9,7 +9,7 @@ use super::frame;
 use crate::reader::RejectedRecord;
 use crate::{ConsumeError, LocalSettings, OpenError, Received};
 
-/// Bytes of what was refused that are read at a time.
+/// Bytes that are read at a time.
 const CHUNK: usize = 1 << 20;
 
 /// Reads the folder of a local log.
@@ -49,6 +49,29 @@ impl LocalReader {
             append_time: record.time,
             message: frame::decode(&record.body),
         }))
+    }
+
+    pub async fn messages(&self, partition: i32, from: i64, most: usize) -> Result<Vec<Received>, ConsumeError> {
+        let peek = self.peek(self.folder(partition)?).await?;
+        let mut from = u64::try_from(from).unwrap_or(0).max(peek.first());
+        blocking(move || {
+            let mut messages = Vec::new();
+            while from < peek.next() && messages.len() < most {
+                let batch = peek.read(from, CHUNK)?;
+                if batch.records.is_empty() {
+                    break;
+                }
+                from = batch.next;
+                messages.extend(batch.records.into_iter().take(most - messages.len()).map(|record| Received {
+                    partition,
+                    offset: record.offset as i64,
+                    append_time: record.time,
+                    message: frame::decode(&record.body),
+                }));
+            }
+            Ok(messages)
+        })
+        .await
     }
 
     pub async fn rejected(&self, newest: usize) -> Result<Vec<RejectedRecord>, ConsumeError> {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::cli::Settings;
 use crate::config::Config;
+use crate::progress::{self, Progress};
 use crate::{pipelines, wiring};
 
 /// How often the shards are looked at.
@@ -72,7 +73,8 @@ pub async fn run(args: BackfillArgs) -> Result<()> {
     let partitions = lake.partitions(&topic).await?;
     let partitions = partitions.ok_or_else(|| anyhow!("the lake has no rows of topic `{topic}` yet"))?;
     if args.offline {
-        let report = restate_offline(&lake, &config.processor, &catalog, known, &topic, &request).await?;
+        let work = restate_offline(&lake, &config.processor, &catalog, known, &topic, &request);
+        let report = progress::during("computing windows", work).await?;
         println!(
             "{} windows of sites computed from {} raw rows, empty ones included, in {} commits of {} shards",
             report.windows, report.rows, report.commits, report.shards
@@ -115,10 +117,14 @@ impl Wait<'_> {
     pub async fn done(&self, timeout: Duration, interval: Duration) -> Result<()> {
         let start = Instant::now();
         let (mut shown, mut warned) = (Vec::new(), false);
+        let span = self.request.to.abs_diff(self.request.from);
+        let mut bar: Option<Progress> = None;
         loop {
             let all = request_progress(self.lake, self.topic, self.partitions, self.request, self.names).await?;
+            let bar = bar.get_or_insert_with(|| Progress::of("windows", span.saturating_mul(all.len() as u64)));
+            bar.at(all.iter().map(|progress| self.done_of(progress)).sum());
             for progress in all.iter().filter(|progress| !shown.contains(*progress) && progress.next.is_some()) {
-                eprintln!("{}", line(progress));
+                bar.say(&line(progress));
             }
             if all.iter().all(|progress| progress.is_done) {
                 return Ok(());
@@ -126,9 +132,9 @@ impl Wait<'_> {
             let is_begun = all.iter().any(|progress| progress.next.is_some());
             if !is_begun && !warned && start.elapsed() > interval * 2 + SLACK {
                 warned = true;
-                eprintln!(
+                bar.say(
                     "no processor has picked the request up yet: is one running on this lake, and does it know the pipeline? \
-                     With --offline the work is done here"
+                     With --offline the work is done here",
                 );
             }
             if start.elapsed() > timeout {
@@ -142,6 +148,18 @@ impl Wait<'_> {
             }
             shown = all;
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+impl Wait<'_> {
+    /// How much of the request's span a part has done, in microseconds.
+    fn done_of(&self, progress: &RequestProgress) -> u64 {
+        let (from, to) = (self.request.from, self.request.to);
+        match progress {
+            RequestProgress { is_done: true, .. } => to.abs_diff(from),
+            RequestProgress { next: Some(next), .. } => (*next).clamp(from, to).abs_diff(from),
+            RequestProgress { next: None, .. } => 0,
         }
     }
 }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use super::backfill::{Wait, topic_of};
 use crate::cli::Settings;
 use crate::config::Config;
+use crate::progress::{self, Progress};
 use crate::{pipelines, wiring};
 
 /// What erasing rows of the lake does not reach.
@@ -107,7 +108,10 @@ struct Work<'a> {
 impl Work<'_> {
     async fn erase(&self, erasure: &mut Erasure, catalog: &airan_model::catalog::Catalog) -> Result<()> {
         let lake = self.lake;
-        let report = lake.erase(erasure, self.clock.now(), |line| eprintln!("{line}")).await?;
+        let bar = Progress::running("taking rows out");
+        let report = lake.erase(erasure, self.clock.now(), |line| bar.say(line)).await;
+        drop(bar);
+        let report = report?;
         show(&report, "went");
         let affected_tables: Vec<String> = erasure.affected.keys().cloned().collect();
         let mut windows = BTreeMap::new();
@@ -149,7 +153,8 @@ impl Work<'_> {
         let topic = topic_of(self.config);
         if self.args.offline {
             let pipelines = pipelines::load(self.config, catalog).await?;
-            let done = restate_offline(self.lake, &self.config.processor, catalog, pipelines, topic, request).await?;
+            let work = restate_offline(self.lake, &self.config.processor, catalog, pipelines, topic, request);
+            let done = progress::during("restating windows", work).await?;
             if !done.waits.is_empty() {
                 bail!(
                     "{} parts have windows that are still open and hold erased rows: run a processor until they are closed, then \

@@ -1,11 +1,14 @@
 //! `airan lake`: files, soundness, publishing, compaction, retention.
 
+use std::io::IsTerminal;
+
 use airan_lake::{Lake, PlannedMerge};
 use airan_model::time::{Clock, DAY, Micros, format_rfc3339};
 use anyhow::{Context, Result, bail};
 
 use crate::cli::{Printed, Settings};
 use crate::output::Listing;
+use crate::progress::{self, Progress};
 use crate::{pipelines, wiring};
 
 /// Subcommands of `airan lake`.
@@ -120,7 +123,7 @@ async fn files(table: Option<String>, settings: &Settings, printed: &Printed) ->
 
 async fn check(settings: &Settings) -> Result<()> {
     let (_, lake) = open(settings).await?;
-    let report = lake.check().await?;
+    let report = progress::during("checking the lake", lake.check()).await?;
     println!(
         "{} shards, {} commit records, {} files of which {} are in {} Delta tables, {} rows, {} bytes, {} orphans",
         report.shards,
@@ -179,10 +182,21 @@ async fn compact(table: Option<&str>, dry_run: bool, settings: &Settings, printe
         }
         return listing.print(&mut std::io::stdout().lock(), printed.format);
     }
-    let told = |merge: &PlannedMerge| {
-        eprintln!("{}: {} files, {} rows, {} bytes", merge.table, merge.files.len(), merge.rows, merge.bytes);
+    // Planned beforehand only for somebody who looks on.
+    let planned = match std::io::stderr().is_terminal() {
+        true => lake.plan_compaction(table, clock.now()).await?,
+        false => Vec::new(),
     };
-    let report = lake.compact(table, clock.now(), told).await?;
+    let bar = Progress::of("bytes merged", planned.iter().map(|merge| merge.bytes).sum());
+    // Told of each merge as it begins: those before it are done.
+    let mut begun = 0;
+    let told = |merge: &PlannedMerge| {
+        bar.say(&format!("{}: {} files, {} rows, {} bytes", merge.table, merge.files.len(), merge.rows, merge.bytes));
+        bar.add(std::mem::replace(&mut begun, merge.bytes));
+    };
+    let report = lake.compact(table, clock.now(), told).await;
+    drop(bar);
+    let report = report?;
     println!(
         "{} files with {} rows and {} bytes became {} files with {} rows and {} bytes",
         report.files_in, report.rows_in, report.bytes_in, report.merges, report.rows_out, report.bytes_out

@@ -13,7 +13,7 @@ use datafusion::prelude::SessionContext;
 
 use crate::cli::{Printed, Settings};
 use crate::config::Config;
-use crate::{output, pipelines, wiring};
+use crate::{output, pipelines, progress, wiring};
 
 /// Arguments of `airan query`.
 #[derive(Debug, clap::Args)]
@@ -29,8 +29,11 @@ pub struct QueryArgs {
 /// Runs it.
 pub async fn run(args: QueryArgs) -> Result<()> {
     let config = args.settings.load()?.config;
-    let context = tables(&config).await?;
-    let (schema, rows) = select(&context, &args.sql).await?;
+    let answer = async {
+        let context = tables(&config).await?;
+        select(&context, &args.sql).await
+    };
+    let (schema, rows) = progress::during("reading the lake", answer).await?;
     output::print(&mut std::io::stdout().lock(), args.printed.format, &schema, &rows)
 }
 

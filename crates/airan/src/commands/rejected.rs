@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use crate::cli::{Printed, Settings};
 use crate::config::Config;
 use crate::output::{Format, Listing};
+use crate::progress::Progress;
 use crate::wiring;
 
 /// The door in the record of a replay.
@@ -289,7 +290,9 @@ async fn replay(ids: &[i64], which: &Which, settings: &Settings) -> Result<()> {
     let mut bus = None;
     let mut left: BTreeMap<String, u64> = BTreeMap::new();
     let mut sent = (0u64, 0u64);
+    let bar = Progress::of("records", records.entries.iter().filter(chosen).count() as u64);
     for entry in records.entries.iter().filter(chosen) {
+        bar.add(1);
         match fetch(&reader, entry, &records, &catalog).await? {
             Err(why) => *left.entry(why).or_default() += 1,
             Ok((partition, rows)) => {
@@ -303,6 +306,7 @@ async fn replay(ids: &[i64], which: &Which, settings: &Settings) -> Result<()> {
             }
         }
     }
+    drop(bar);
     println!("{} messages with {} rows sent again", sent.0, sent.1);
     for (why, count) in &left {
         println!("{count} not sent: {why}");

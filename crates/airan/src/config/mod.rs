@@ -10,6 +10,7 @@
 
 mod check;
 mod read;
+mod schema;
 mod sections;
 mod show;
 mod substitute;
@@ -23,10 +24,12 @@ use std::path::Path;
 use airan_bus::BusSettings;
 use airan_lake::LakeSettings;
 use airan_model::Place;
+use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use read::unknown;
+pub use schema::schema;
 pub use sections::{AdminSection, CatalogSection, InventorySection, LogFormat, LogSection, PipelinesSection};
 use substitute::{PROCESS, Sources};
 use tree::{Node, Value};
@@ -37,7 +40,8 @@ const DEFAULTS: &str = include_str!("../../../../config/defaults.yaml");
 const DEFAULTS_FILE: &str = "config/defaults.yaml";
 
 /// All settings of a process.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Config {
     /// This machine's name in rows; None: its host name.
     pub node: Option<String>,
