@@ -65,10 +65,10 @@ impl Gap {
     }
 }
 
-/// Rows of numbered senders by window and site, of windows that have not closed.
+/// Rows of numbered senders by pane and site, of panes that are in a window that has not closed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Received {
-    by_window: BTreeMap<Micros, HashMap<Box<str>, u64, RandomState>>,
+    by_pane: BTreeMap<Micros, HashMap<Box<str>, u64, RandomState>>,
 }
 
 impl Received {
@@ -120,21 +120,21 @@ impl Received {
     }
 
     fn add(&mut self, start: Micros, site: &str, rows: u64) {
-        let sites = self.by_window.entry(start).or_default();
+        let sites = self.by_pane.entry(start).or_default();
         match sites.get_mut(site) {
             Some(count) => *count += rows,
             None => drop(sites.insert(site.into(), rows)),
         }
     }
 
-    /// Rows counted of a site in the window that begins at `start`.
-    pub fn of(&self, start: Micros, site: &str) -> u64 {
-        self.by_window.get(&start).and_then(|sites| sites.get(site)).copied().unwrap_or(0)
+    /// Rows counted of a site in a window: in the panes that begin in it.
+    pub fn within(&self, window: Window, site: &str) -> u64 {
+        self.by_pane.range(window.start..window.end).filter_map(|(_, sites)| sites.get(site)).sum()
     }
 
-    /// Forgets windows that begin before `start`.
+    /// Forgets panes that begin before `start`.
     pub fn forget_before(&mut self, start: Micros) {
-        self.by_window = self.by_window.split_off(&start);
+        self.by_pane = self.by_pane.split_off(&start);
     }
 }
 

@@ -103,7 +103,7 @@ impl Shard {
 
     /// Where the raw rows of a stream are needed from, to build its open windows; None where no pipeline reads it.
     pub fn rebuild_from(&self, stream: usize) -> Option<Micros> {
-        self.setup.streams[stream].readers.iter().map(|reader| self.stages[reader.pipeline].cutoff()).min()
+        self.setup.streams[stream].readers.iter().map(|reader| self.stages[reader.pipeline].first_open()).min()
     }
 
     /// Puts raw rows that were committed before into their open windows.
@@ -114,8 +114,8 @@ impl Shard {
         let ts = times(&rows)?;
         for reader in &of.readers {
             let stage = &mut self.stages[reader.pipeline];
-            let cutoff = stage.cutoff();
-            let open = ts.iter().map(|at| Some(*at >= cutoff)).collect::<arrow::array::BooleanArray>();
+            let first_open = stage.first_open();
+            let open = ts.iter().map(|at| Some(*at >= first_open)).collect::<arrow::array::BooleanArray>();
             match open.true_count() {
                 0 => continue,
                 all if all == rows.num_rows() => {
@@ -212,10 +212,15 @@ impl Shard {
     /// Pipelines go on where they were; those without a place in the state begin at their watermark.
     fn read_pipelines(&mut self, sheet: Option<&Sheet>) {
         for stage in &mut self.stages {
-            let (name, width) = (&stage.pipeline.spec.name, stage.pipeline.plan.width().micros());
+            let (name, cut) = (&stage.pipeline.spec.name, stage.cut());
             let place = sheet.and_then(|sheet| {
-                let is_this =
-                    |row: &usize| sheet.text(*row, "pipeline") == Some(name) && sheet.int(*row, "width") == Some(width);
+                // A state of before there were windows that overlap has no sizes.
+                let is_this = |row: &usize| {
+                    let width = sheet.int(*row, "width");
+                    let is_same =
+                        width == Some(cut.slide().micros()) && sheet.int(*row, "size").or(width) == Some(cut.size());
+                    sheet.text(*row, "pipeline") == Some(name) && is_same
+                };
                 sheet.int((0..sheet.rows()).find(is_this)?, "closed_through")
             });
             if let Some(closed_through) = place {
@@ -262,7 +267,7 @@ impl Shard {
                 (sheet.text(row, "pipeline"), sheet.text(row, "site"), sheet.int(row, "start"));
             let (Some(pipeline), Some(site), Some(start)) = (pipeline, site, start) else { continue };
             let stage = self.stages.iter().find(|stage| stage.pipeline.spec.name == pipeline);
-            let width = stage.map_or(1, |stage| stage.pipeline.plan.width().micros());
+            let width = stage.map_or(1, |stage| stage.cut().slide().micros());
             let end = sheet.int(row, "end").unwrap_or(start.saturating_add(width));
             let why = Why::of(sheet.text(row, "why"));
             let key = Key { pipeline: pipeline.into(), why, site: site.into() };

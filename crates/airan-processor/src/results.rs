@@ -175,7 +175,7 @@ impl Shown {
 
 /// How long a gauge may stay behind the log.
 pub(crate) fn staleness(pipeline: &Pipeline) -> Micros {
-    pipeline.plan.width().micros().saturating_mul(Micros::from(pipeline.spec.staleness_windows))
+    pipeline.plan.cut().slide().micros().saturating_mul(Micros::from(pipeline.spec.staleness_windows))
 }
 
 fn gauges(shown: &[&Shown], pipeline: &Pipeline, metric: usize, declared: &MetricSpec, oldest: Micros) -> Vec<Metric> {

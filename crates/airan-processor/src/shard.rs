@@ -198,10 +198,9 @@ impl Shard {
         for (site, from, to) in changed {
             for reader in &self.setup.streams[stream].readers {
                 let stage = &self.stages[reader.pipeline];
-                let end = to.saturating_add(1).min(stage.cutoff());
-                if from < end {
-                    let width = stage.pipeline.plan.width();
-                    let (from, to) = (width.window_of(from).start, width.window_of(end - 1).end);
+                let cut = stage.cut();
+                let (from, to) = (cut.starts_of(from).0, cut.starts_of(to).1.min(stage.first_open()));
+                if from < to {
                     let pipeline = stage.pipeline.spec.name.as_str().into();
                     self.marks.mark(Key { pipeline, why: Why::Gaps, site: site.clone() }, from, to, self.log_time);
                 }
@@ -256,7 +255,7 @@ impl Shard {
     pub fn has_work(&self) -> bool {
         let settled = self.stages.iter().map(|stage| {
             let lateness = stage.pipeline.spec.lateness.micros();
-            staleness(&stage.pipeline).saturating_add(lateness).saturating_add(stage.pipeline.plan.width().micros())
+            staleness(&stage.pipeline).saturating_add(lateness).saturating_add(stage.cut().size())
         });
         let settled_at = self.touched_at.saturating_add(settled.max().unwrap_or(0)).saturating_add(SETTLE);
         self.is_touched || self.committed_at < settled_at || self.has_outcome() || !self.is_all_closed_committed()
@@ -282,7 +281,7 @@ impl Shard {
     /// rows that are there by then.
     pub fn needed_from(&self) -> Micros {
         let at_work = self.stages.iter().filter(|stage| stage.stopped().is_none());
-        at_work.map(Stage::cutoff).min().unwrap_or(Micros::MAX)
+        at_work.map(Stage::first_open).min().unwrap_or(Micros::MAX)
     }
 }
 

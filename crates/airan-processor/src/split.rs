@@ -17,7 +17,7 @@ use crate::stage::Stage;
 
 /// The split of some rows for one pipeline.
 pub(crate) struct Split {
-    /// Rows of open windows; absent where all are.
+    /// Rows of windows that are open, for others perhaps late; absent where all are.
     pub on_time: Option<BooleanArray>,
 }
 
@@ -34,19 +34,21 @@ pub(crate) fn late_rows(
     let ts = times(rows)?;
     let oldest = ts.iter().copied().min().unwrap_or(Micros::MAX);
     let backfill_before = log_time.saturating_sub(of.backfill_after);
-    let newest_cutoff = of.readers.iter().map(|reader| stages[reader.pipeline].cutoff()).max().unwrap_or(Micros::MIN);
-    if oldest >= newest_cutoff.max(backfill_before) {
+    let late_before = of.readers.iter().map(|reader| stages[reader.pipeline].late_before());
+    let late_before = late_before.max().unwrap_or(Micros::MIN);
+    if oldest >= late_before.max(backfill_before) {
         return Ok(of.readers.iter().map(|_| Split { on_time: None }).collect());
     }
-    count(of, rows, ts, newest_cutoff, backfill_before, lates)?;
+    count(of, rows, ts, late_before, backfill_before, lates)?;
     let sites = texts(rows, schema::SITE)?;
     let split = |stage: &Stage, marks: &mut Marks| {
-        let cutoff = stage.cutoff();
-        if oldest >= cutoff {
-            return Split { on_time: None };
+        let (late_before, first_open) = (stage.late_before(), stage.first_open());
+        if oldest < late_before {
+            mark(stage, ts, sites, (|row| ts[row] < late_before, first_open), why, log_time, marks);
         }
-        mark(stage, ts, sites, |row| ts[row] < cutoff, why, log_time, marks);
-        Split { on_time: Some(ts.iter().map(|at| Some(*at >= cutoff)).collect()) }
+        // A row that is late for one window may be in time for the next that holds it.
+        let is_taken = |at: &Micros| Some(*at >= first_open);
+        Split { on_time: (oldest < first_open).then(|| ts.iter().map(is_taken).collect()) }
     };
     Ok(of.readers.iter().map(|reader| split(&stages[reader.pipeline], marks)).collect())
 }
@@ -63,17 +65,17 @@ pub(crate) fn mark_out_of_order(
 ) -> Result<(), ArrowError> {
     let (ts, sites) = (times(rows)?, texts(rows, schema::SITE)?);
     for reader in &of.readers {
-        mark(&stages[reader.pipeline], ts, sites, |row| out[row], Why::Rows, log_time, marks);
+        mark(&stages[reader.pipeline], ts, sites, (|row| out[row], Micros::MAX), Why::Rows, log_time, marks);
     }
     Ok(())
 }
 
-/// Marks the windows that hold rows for which `is_marked`.
+/// Marks the windows that hold rows for which `is_marked`, if they begin before `before`.
 fn mark(
     stage: &Stage,
     ts: &[Micros],
     sites: &StringArray,
-    is_marked: impl Fn(usize) -> bool,
+    (is_marked, before): (impl Fn(usize) -> bool, Micros),
     why: Why,
     log_time: Micros,
     marks: &mut Marks,
@@ -82,13 +84,15 @@ fn mark(
     let mut last: Option<(Window, &str)> = None;
     for row in (0..ts.len()).filter(|row| is_marked(*row)) {
         let site = sites.value(row);
-        if last.is_some_and(|(window, of)| of == site && window.contains(ts[row])) {
+        if last.is_some_and(|(pane, of)| of == site && pane.contains(ts[row])) {
             continue;
         }
-        let window = stage.pipeline.plan.width().window_of(ts[row]);
-        let key = Key { pipeline: Arc::clone(&pipeline), why, site: site.into() };
-        marks.mark(key, window.start, window.end, log_time);
-        last = Some((window, site));
+        let (first, end) = stage.cut().starts_of(ts[row]);
+        if first < end.min(before) {
+            let key = Key { pipeline: Arc::clone(&pipeline), why, site: site.into() };
+            marks.mark(key, first, end.min(before), log_time);
+        }
+        last = Some((stage.cut().pane_of(ts[row]), site));
     }
 }
 

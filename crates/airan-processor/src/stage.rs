@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use airan_model::causes;
 use airan_model::time::Micros;
-use airan_window::{ClosedWindow, Window, Windows};
+use airan_window::{ClosedWindow, Cut, Window, Windows};
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::error::ArrowError;
 
@@ -29,8 +29,10 @@ pub(crate) struct Stage {
     run: Run,
     /// Every window that ends by then has closed.
     closed_through: Micros,
-    /// Rows before it belong to closed windows: `closed_through` cut to a window's start.
-    cutoff: Micros,
+    /// Rows before it are in a window that has closed; where windows overlap, perhaps also in open ones.
+    late_before: Micros,
+    /// Start of the oldest window that has not closed: rows before it are in closed windows only.
+    first_open: Micros,
     /// Rows that wait, by the plan's streams.
     waiting: Vec<Vec<RecordBatch>>,
     waiting_rows: usize,
@@ -52,7 +54,8 @@ impl Stage {
         Stage {
             run: Run::Open(pipeline.plan.open(state_bytes)),
             closed_through: NOTHING_CLOSED,
-            cutoff: NOTHING_CLOSED,
+            late_before: NOTHING_CLOSED,
+            first_open: NOTHING_CLOSED,
             waiting: vec![Vec::new(); pipeline.plan.streams().len()],
             waiting_rows: 0,
             closed: Vec::new(),
@@ -64,8 +67,23 @@ impl Stage {
 
     /// Goes on where a committed state ended. Only before the first row.
     pub fn resume(&mut self, closed_through: Micros) {
+        self.reach(closed_through);
+        if let Run::Open(windows) = &mut self.run {
+            windows.resume(closed_through);
+        }
+    }
+
+    fn reach(&mut self, closed_through: Micros) {
         self.closed_through = closed_through;
-        self.cutoff = self.start_of(closed_through);
+        if closed_through != NOTHING_CLOSED {
+            let cut = self.cut();
+            (self.late_before, self.first_open) = (cut.late_before(closed_through), cut.first_open(closed_through));
+        }
+    }
+
+    /// How the pipeline cuts time.
+    pub fn cut(&self) -> Cut {
+        self.pipeline.plan.cut()
     }
 
     /// Every window that ends by then has closed; [`NOTHING_CLOSED`] before the first.
@@ -73,9 +91,14 @@ impl Stage {
         self.closed_through
     }
 
-    /// Rows before it are late: their window has closed.
-    pub fn cutoff(&self) -> Micros {
-        self.cutoff
+    /// Rows before it are late: a window of theirs has closed.
+    pub fn late_before(&self) -> Micros {
+        self.late_before
+    }
+
+    /// Start of the oldest window that has not closed. Rows from there on are taken.
+    pub fn first_open(&self) -> Micros {
+        self.first_open
     }
 
     /// Why the pipeline has stopped, if it has.
@@ -84,11 +107,6 @@ impl Stage {
             Run::Open(_) => None,
             Run::Stopped(reason) => Some(reason),
         }
-    }
-
-    /// The start of the window that holds `at`.
-    pub fn start_of(&self, at: Micros) -> Micros {
-        if at == NOTHING_CLOSED { at } else { self.pipeline.plan.width().window_of(at).start }
     }
 
     /// Takes rows of open windows.
@@ -101,8 +119,8 @@ impl Stage {
 
     /// Counts rows of open windows, those that `on_time` says, all where it is absent.
     pub fn count(&mut self, rows: &RecordBatch, on_time: Option<&BooleanArray>) -> Result<(), ArrowError> {
-        let width = self.pipeline.plan.width();
-        self.received.count(rows, on_time, |at| width.window_of(at).start)
+        let cut = self.cut();
+        self.received.count(rows, on_time, |at| cut.pane_of(at).start)
     }
 
     /// Says of the windows that have closed, but for the first `before` of them, how complete they are.
@@ -111,10 +129,10 @@ impl Stage {
             let span = Window { start: window.start, end: window.end };
             window.rows = stamped(&window.rows, |site| {
                 let missing = gaps.iter().map(|gaps| gaps.within(site, span)).sum();
-                (0, ratio(self.received.of(window.start, site), missing))
+                (0, ratio(self.received.within(span, site), missing))
             })?;
         }
-        self.received.forget_before(self.cutoff);
+        self.received.forget_before(self.first_open);
         Ok(())
     }
 
@@ -122,20 +140,19 @@ impl Stage {
     /// as good as none.
     pub async fn settle(&mut self, watermark: Option<Micros>) {
         let through = watermark.filter(|watermark| *watermark > self.closed_through);
-        let cutoff = through.map_or(self.cutoff, |through| self.start_of(through));
-        if self.waiting_rows >= ENOUGH_ROWS || cutoff > self.cutoff {
+        let closes = through.is_some_and(|through| self.cut().late_before(through) > self.late_before);
+        if self.waiting_rows >= ENOUGH_ROWS || closes {
             self.flush().await;
         }
         let Run::Open(windows) = &mut self.run else { return };
         if let Some(through) = through {
-            if cutoff > self.cutoff {
+            if closes {
                 match windows.close_through(through).await {
                     Ok(closed) => self.closed.extend(closed),
                     Err(error) => return self.stop(&error),
                 }
             }
-            self.closed_through = through;
-            self.cutoff = cutoff;
+            self.reach(through);
         }
     }
 

@@ -125,7 +125,8 @@ fn write_pipelines(stages: &[Stage], state: &mut SheetWriter) -> Result<(), Stat
         "pipelines",
         vec![
             ("pipeline", texts(stages.iter().map(|stage| stage.pipeline.spec.name.as_str()))),
-            ("width", ints(stages.iter().map(|stage| stage.pipeline.plan.width().micros()))),
+            ("width", ints(stages.iter().map(|stage| stage.pipeline.plan.cut().slide().micros()))),
+            ("size", ints(stages.iter().map(|stage| stage.pipeline.plan.cut().size()))),
             ("closed_through", ints(stages.iter().map(Stage::closed_through))),
         ],
     )?;

@@ -5,7 +5,8 @@ use std::fmt;
 use airan_model::time::Micros;
 use datafusion::error::DataFusionError;
 
-use crate::width::{WidthError, WindowWidth};
+use crate::cut::Cut;
+use crate::width::WidthError;
 
 /// A place in the text of a query; line and column count from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,7 +98,7 @@ pub enum Refusal {
     },
     /// Rows of a stream without a window would be kept for ever.
     #[error(
-        "rows of `{0}` have no window: put tumble(ts, INTERVAL '…') into the GROUP BY of the SELECT that reads it, or its state would grow for ever"
+        "rows of `{0}` have no window: put tumble(ts, INTERVAL '…') or hop(ts, INTERVAL '…', INTERVAL '…') into the GROUP BY of the SELECT that reads it, or its state would grow for ever"
     )]
     NoWindow(String),
     /// A group over sites is split over partitions, none of which has all of it.
@@ -144,9 +145,9 @@ pub enum Refusal {
     #[error("windows of {first} and of {second} in one query: they do not close together")]
     DifferentWidths {
         /// The first width.
-        first: WindowWidth,
+        first: Cut,
         /// Another one.
-        second: WindowWidth,
+        second: Cut,
     },
     /// Not a width of windows.
     #[error("{0}")]

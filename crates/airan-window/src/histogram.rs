@@ -1,9 +1,11 @@
-//! Functions over histograms in SQL: `histogram_merge`, `histogram_quantile`, `histogram_count`, `histogram_sum`.
+//! Functions over histograms in SQL: `histogram_merge`, `histogram_quantile`, `histogram_above`, `histogram_count`,
+//! `histogram_sum`.
 //!
 //! | function | gives |
 //! | --- | --- |
 //! | `histogram_merge(h)` | the histogram of all observations of a group; an aggregate |
 //! | `histogram_quantile(q, h)` | what a share `q` of the observations stayed below, as Prometheus' function of that name |
+//! | `histogram_above(x, h)` | how many observations are above `x`, exactly where `x` is a bound |
 //! | `histogram_count(h)`, `histogram_sum(h)` | number and sum of the observations |
 //!
 //! They work on [`schema::histogram_type`]: counts are per bucket, the last bucket reaches to infinity.
@@ -18,6 +20,7 @@
 //! Cumulative histograms are refused when a query is planned: adding up what a server counted since its start counts each
 //! observation again with each row. The `_increase` beside it is meant ([`is_cumulative`]).
 
+mod above;
 mod column;
 mod merge;
 mod scalar;
@@ -42,6 +45,7 @@ pub(crate) fn udaf() -> AggregateUDF {
 pub(crate) fn udfs() -> Vec<ScalarUDF> {
     vec![
         ScalarUDF::from(scalar::Quantile::new()),
+        ScalarUDF::from(above::Above::new()),
         ScalarUDF::from(scalar::Part::count()),
         ScalarUDF::from(scalar::Part::sum()),
     ]

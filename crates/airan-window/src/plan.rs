@@ -13,6 +13,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionContext;
 
+use crate::cut::Cut;
 use crate::engine::{Engine, SlotTable};
 use crate::error::{PlanError, Refusal, SqlPlace, nearest};
 use crate::lineage;
@@ -21,14 +22,13 @@ use crate::session::planning_context;
 use crate::source::Source;
 use crate::split::{Split, split};
 use crate::syntax::Syntax;
-use crate::width::WindowWidth;
 use crate::windows::Windows;
 
 /// A pipeline's query, planned: what runs on each batch, and what runs on each closed window.
 pub struct PipelinePlan {
     name: String,
     streams: Vec<Arc<str>>,
-    width: WindowWidth,
+    cut: Cut,
     pub(crate) engine: Engine,
     pub(crate) sources: Vec<Source>,
     /// The query over closed windows; slot n is the result of source n.
@@ -60,8 +60,8 @@ impl PipelinePlan {
         let output = output.map_err(|refusal| PlanError::at(Some(syntax.start), refusal))?;
         let (streams, sources) = plan_sources(&split, &state).await.map_err(|error| refused(error, &schemas))?;
         let rest = plan_rest(&split.rest, &state).await.map_err(|error| refused(error, &schemas))?;
-        let (name, width, engine) = (name.to_owned(), split.width, Engine::new());
-        Ok(Arc::new(PipelinePlan { name, streams, width, engine, sources, rest, output }))
+        let (name, cut, engine) = (name.to_owned(), split.cut, Engine::new());
+        Ok(Arc::new(PipelinePlan { name, streams, cut, engine, sources, rest, output }))
     }
 
     /// Name of the pipeline.
@@ -80,9 +80,9 @@ impl PipelinePlan {
         of_stream.flat_map(|source| source.input.fields().iter().map(|field| field.name().as_str())).collect()
     }
 
-    /// Width of its windows.
-    pub fn width(&self) -> WindowWidth {
-        self.width
+    /// How its windows are cut.
+    pub fn cut(&self) -> Cut {
+        self.cut
     }
 
     /// Names of the result's columns that are group columns besides the window: with it they name one result row.
@@ -105,11 +105,7 @@ impl PipelinePlan {
 impl fmt::Debug for PipelinePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = &mut f.debug_struct("PipelinePlan");
-        shown
-            .field("name", &self.name)
-            .field("streams", &self.streams)
-            .field("width", &self.width)
-            .finish_non_exhaustive()
+        shown.field("name", &self.name).field("streams", &self.streams).field("cut", &self.cut).finish_non_exhaustive()
     }
 }
 

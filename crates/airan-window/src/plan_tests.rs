@@ -112,10 +112,36 @@ async fn windows_of_different_widths_are_refused() {
         by_site("max(level) AS n").replace("10 sec", "20 sec")
     );
     let (refusal, _) = refused(&sql).await;
-    let (first, second) =
-        (WindowWidth::from_micros(10_000_000).unwrap(), WindowWidth::from_micros(20_000_000).unwrap());
+    let (first, second) = (10_000_000, 20_000_000);
+    let of = |micros| Cut::tumbling(crate::width::WindowWidth::from_micros(micros).unwrap());
+    let (first, second) = (of(first), of(second));
     assert_eq!(refusal, Refusal::DifferentWidths { first, second });
     assert!(refusal.to_string().contains("10s and of 20s"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_hop_that_is_none_is_refused() {
+    let hop = |spans: &str| {
+        by_site("sum(level) AS total").replace("tumble(ts, INTERVAL '10 seconds'", &format!("hop(ts, {spans}"))
+    };
+    let good = try_plan(&hop("INTERVAL '10 seconds', INTERVAL '1 minute'")).await.unwrap();
+    assert_eq!((good.cut().panes(), good.cut().size()), (6, 60_000_000));
+    for (spans, told) in [
+        ("INTERVAL '10 seconds', INTERVAL '15 seconds'", "a window of 15s is not a multiple of its slide, 10s"),
+        ("INTERVAL '10 seconds', INTERVAL '5 seconds'", "is not a multiple of its slide"),
+        ("INTERVAL '1 second', INTERVAL '1 hour'", "has 3600 panes of 1s: 360 is the most"),
+        ("INTERVAL '7 seconds', INTERVAL '70 seconds'", "does not divide a day"),
+        ("INTERVAL '10 seconds', INTERVAL '1 month'", "must be a constant"),
+    ] {
+        let (refusal, place) = refused(&hop(spans)).await;
+        assert!(refusal.to_string().contains(told) && place.is_some(), "{spans}: {refusal}");
+    }
+    let mixed = format!(
+        "{}\nUNION ALL\n{}",
+        by_site("sum(level) AS n"),
+        hop("INTERVAL '10 seconds', INTERVAL '30 seconds'").replace("total", "n")
+    );
+    assert!(matches!(refused(&mixed).await.0, Refusal::DifferentWidths { .. }));
 }
 
 #[tokio::test]

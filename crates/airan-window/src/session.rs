@@ -7,12 +7,12 @@ use datafusion::optimizer::single_distinct_to_groupby::SingleDistinctToGroupBy;
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
-use crate::{histogram, tumble};
+use crate::{histogram, hop, tumble};
 
 /// Rows the operators above an aggregate work on at once.
 const BATCH_ROWS: usize = 8_192;
 
-/// A session with `tumble` and the functions on histograms, for SQL over the lake.
+/// A session with `tumble`, `hop` and the functions on histograms, for SQL over the lake.
 pub fn session_context() -> SessionContext {
     let context = SessionContext::new();
     add_functions(&context);
@@ -21,6 +21,7 @@ pub fn session_context() -> SessionContext {
 
 fn add_functions(context: &SessionContext) {
     context.register_udf(tumble::udf());
+    context.register_udf(hop::udf());
     for function in histogram::udfs() {
         context.register_udf(function);
     }

@@ -11,12 +11,12 @@ use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, LogicalPlan, LogicalPlanBuilder, col};
 
+use crate::cut::Cut;
 use crate::engine::SlotTable;
 use crate::error::{PlanError, Refusal};
 use crate::lineage::{self, Lineage, closed_table};
 use crate::syntax::Syntax;
 use crate::trace::{Origin, place_of_expr, trace, window};
-use crate::width::WindowWidth;
 
 /// A windowed aggregate over one stream.
 #[derive(Debug)]
@@ -38,30 +38,30 @@ pub(crate) struct Split {
     pub found: Vec<Found>,
     /// What the columns of each aggregate's result are.
     pub lineages: Vec<Vec<Lineage>>,
-    /// Width of all windows.
-    pub width: WindowWidth,
+    /// How all windows are cut.
+    pub cut: Cut,
     /// The rest of the query.
     pub rest: LogicalPlan,
 }
 
 /// Cuts an analyzed plan.
 pub(crate) fn split(plan: &LogicalPlan, syntax: &Syntax) -> Result<Split, PlanError> {
-    let mut cutter = Cutter { syntax, found: Vec::new(), lineages: Vec::new(), width: None };
+    let mut cutter = Cutter { syntax, found: Vec::new(), lineages: Vec::new(), cut: None };
     let rest = cutter.rewrite(plan)?;
-    let Some(width) = cutter.width else {
+    let Some(cut) = cutter.cut else {
         return Err(PlanError::at(
             Some(syntax.start),
             Refusal::Unsupported("a SELECT that reads no stream".to_owned()),
         ));
     };
-    Ok(Split { found: cutter.found, lineages: cutter.lineages, width, rest })
+    Ok(Split { found: cutter.found, lineages: cutter.lineages, cut, rest })
 }
 
 struct Cutter<'a> {
     syntax: &'a Syntax,
     found: Vec<Found>,
     lineages: Vec<Vec<Lineage>>,
-    width: Option<WindowWidth>,
+    cut: Option<Cut>,
 }
 
 impl Cutter<'_> {
@@ -168,15 +168,15 @@ impl Cutter<'_> {
                 return Err(PlanError::at(place, Refusal::GroupingSets));
             }
             lineage.push(match window(expr, &aggregate.input)? {
-                Some(width) => {
-                    windows.push((index, width));
+                Some(cut) => {
+                    windows.push((index, cut));
                     Lineage::Window
                 }
                 None if matches!(trace(expr, &aggregate.input), Origin::Table(schema::SITE)) => Lineage::Site,
                 None => Lineage::Key,
             });
         }
-        let (window, width) = match windows.as_slice() {
+        let (window, cut) = match windows.as_slice() {
             [] => return Err(PlanError::at(place, Refusal::NoWindow(stream))),
             [one] => *one,
             _ => return Err(PlanError::at(place, Refusal::TwoWindows)),
@@ -184,9 +184,9 @@ impl Cutter<'_> {
         if !lineage.contains(&Lineage::Site) {
             return Err(PlanError::at(place, Refusal::NoSite(stream)));
         }
-        let first = *self.width.get_or_insert(width);
-        if first != width {
-            return Err(PlanError::at(place, Refusal::DifferentWidths { first, second: width }));
+        let first = *self.cut.get_or_insert(cut);
+        if first != cut {
+            return Err(PlanError::at(place, Refusal::DifferentWidths { first, second: cut }));
         }
         lineage.resize(aggregate.schema.fields().len(), Lineage::Value);
         let closed = aggregate.schema.fields().iter().enumerate();

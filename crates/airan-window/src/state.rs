@@ -1,4 +1,4 @@
-//! The state of one source in one window: batches of accumulator state, in the order in which their rows came.
+//! The state of one source in one pane, or in one window: batches of accumulator state, in the order in which their rows came.
 //!
 //! Never live accumulators: taking the state of one consumes it. Batches pile up until folding them pays, so memory follows the
 //! number of groups, not of rows. Groups may occur in several batches, and several times in one: the last step merges them.
@@ -48,6 +48,11 @@ impl GroupState {
     #[cfg(test)]
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// What it consists of.
+    pub fn batches(&self) -> &[RecordBatch] {
+        &self.batches
     }
 
     /// Whether there is no state at all.

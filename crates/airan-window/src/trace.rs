@@ -5,9 +5,9 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
+use crate::cut::Cut;
 use crate::error::{PlanError, Refusal, SqlPlace};
-use crate::tumble;
-use crate::width::WindowWidth;
+use crate::{hop, tumble};
 
 /// Where the values of an expression come from.
 #[derive(Clone, Copy, Debug)]
@@ -42,21 +42,29 @@ fn without_alias(mut expr: &Expr) -> &Expr {
     expr
 }
 
-/// The width of the window an expression is; None if it is none.
-pub(crate) fn window(expr: &Expr, plan: &LogicalPlan) -> Result<Option<WindowWidth>, PlanError> {
+/// The windows an expression stands for; None if it is none.
+pub(crate) fn window(expr: &Expr, plan: &LogicalPlan) -> Result<Option<Cut>, PlanError> {
     let Origin::Computed(Expr::ScalarFunction(call), plan) = trace(expr, plan) else { return Ok(None) };
-    if call.func.name() != tumble::NAME {
-        return Ok(None);
-    }
-    let [time, width] = call.args.as_slice() else { return Ok(None) };
+    let (time, spans) = match (call.func.name(), call.args.as_slice()) {
+        (tumble::NAME, [time, spans @ ..]) if spans.len() == 1 => (time, spans),
+        (hop::NAME, [time, spans @ ..]) if spans.len() == 2 => (time, spans),
+        _ => return Ok(None),
+    };
     let refused = |refusal| PlanError::at(place_of_expr(time), refusal);
     if !matches!(trace(time, plan), Origin::Table(schema::TS)) {
         return Err(refused(Refusal::NotEventTime));
     }
-    let Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(width)), _) = without_alias(width) else {
-        return Err(refused(Refusal::WidthNotConstant));
+    let constant = |span: &Expr| match without_alias(span) {
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(span)), _) => Some(*span),
+        _ => None,
     };
-    tumble::width_of(*width).map(Some).map_err(refused)
+    let spans = spans.iter().map(constant).collect::<Option<Vec<_>>>();
+    let cut = match spans.as_deref() {
+        Some([width]) => tumble::width_of(*width).map(Cut::tumbling),
+        Some([slide, size]) => hop::cut_of(*slide, *size),
+        _ => Err(Refusal::WidthNotConstant),
+    };
+    cut.map(Some).map_err(refused)
 }
 
 /// The place of the first column in an expression.

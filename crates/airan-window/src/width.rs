@@ -1,4 +1,4 @@
-//! Tumbling windows: how event time is cut.
+//! Widths: how event time is cut into pieces side by side.
 //!
 //! All arithmetic of window bounds is here. A width divides a day, and windows start at whole multiples of it since
 //! 1970-01-01T00:00:00Z, so every process cuts time at the same marks, whenever it started, and each day has the same ones.
@@ -31,8 +31,31 @@ pub enum WidthError {
     #[error("a window of {0} us is not whole milliseconds")]
     NotMillis(Micros),
     /// Longer than a day, or a day is not a multiple of it, so windows would start at other marks each day.
-    #[error("a window of {} does not divide a day: 1s, 5s, 10s, 15s, 30s, 1m, 5m, 15m, 1h and 1d do", DurationSetting::from(std::time::Duration::from_micros(.0.unsigned_abs())))]
+    #[error("a window of {} does not divide a day: 1s, 5s, 10s, 15s, 30s, 1m, 5m, 15m, 1h and 1d do", written(*.0))]
     NotOfADay(Micros),
+    /// A hopping window that is not made of whole slides.
+    #[error("a window of {} is not a multiple of its slide, {slide}", written(*.size))]
+    NotSlides {
+        /// From one start to the next.
+        slide: WindowWidth,
+        /// The window's own length, in microseconds.
+        size: Micros,
+    },
+    /// Each window that closes merges all of its panes.
+    #[error("a window of {} has {panes} panes of {slide}: {} is the most; choose a longer slide", written(*.size), crate::cut::PANES_MAX)]
+    TooManyPanes {
+        /// From one start to the next.
+        slide: WindowWidth,
+        /// The window's own length, in microseconds.
+        size: Micros,
+        /// How many slides that is.
+        panes: i64,
+    },
+}
+
+/// A span as people write it.
+fn written(micros: Micros) -> DurationSetting {
+    DurationSetting::from(std::time::Duration::from_micros(micros.unsigned_abs()))
 }
 
 /// A span of event time: from `start` up to, but without, `end`.
@@ -78,7 +101,7 @@ impl WindowWidth {
 
 impl fmt::Display for WindowWidth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        DurationSetting::from(std::time::Duration::from_micros(self.micros.unsigned_abs())).fmt(f)
+        written(self.micros).fmt(f)
     }
 }
 

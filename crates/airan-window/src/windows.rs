@@ -1,15 +1,16 @@
 //! Open windows of one pipeline in one partition: rows in, closed windows out.
 //!
-//! Rows wait until there are enough of them for a run of the engine, then become state of their windows' groups. A window
-//! closes when the caller says that the watermark has passed its end; which window that is, and what its rows say, does not
-//! depend on how they were cut into pushes (**W3**), and every time has exactly one window (**W1**).
+//! Rows wait until there are enough of them for a run of the engine, then become state of their pane's groups: a pane is as wide as
+//! windows begin apart, and where windows tumble it is the window (see `cut.rs`). A window closes when the caller says that the
+//! watermark has passed its end; which window that is, and what its rows say, does not depend on how they were cut into pushes
+//! (**W3**), and every time has exactly one pane (**W1**). A pane is folded when the first of its windows closes, and goes with the last.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use airan_model::schema;
 use airan_model::time::Micros;
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 
@@ -26,8 +27,8 @@ const RUN_ROWS: usize = 32_768;
 /// Batches with fewer rows on average are joined before a run, because each costs the aggregate as much as about 200 rows.
 const SMALL_BATCH_ROWS: usize = 1_024;
 
-/// What an open window costs besides the state of its groups: its place in the map. It counts, because rows that the query
-/// drops open windows too.
+/// What a pane costs besides the state of its groups: its place in the map. It counts, because rows that the query drops open
+/// panes too.
 const WINDOW_BYTES: usize = 64;
 
 /// A window that has closed, with its result.
@@ -50,12 +51,14 @@ pub struct Windows {
     limit: usize,
     /// Rows that wait, by source.
     waiting: Vec<Waiting>,
-    /// State by window's start; by source within.
+    /// State by the pane's start; by source within. No pane is before `first_open`.
     open: BTreeMap<Micros, Vec<GroupState>>,
     /// Bytes of all state in `open`.
     bytes: usize,
     /// Windows that end by then have closed.
     closed_through: Micros,
+    /// Start of the oldest window that may still close.
+    first_open: Micros,
 }
 
 /// Rows of one source that wait for a run.
@@ -71,10 +74,24 @@ struct Waiting {
 impl Windows {
     pub(crate) fn new(plan: Arc<PipelinePlan>, limit: usize) -> Windows {
         let waiting = plan.sources.iter().map(|_| Waiting::default()).collect();
-        Windows { plan, limit, waiting, open: BTreeMap::new(), bytes: 0, closed_through: Micros::MIN }
+        Windows {
+            plan,
+            limit,
+            waiting,
+            open: BTreeMap::new(),
+            bytes: 0,
+            closed_through: Micros::MIN,
+            first_open: Micros::MIN,
+        }
     }
 
-    /// Takes rows of a stream, in the stream's columns, none of them of a closed window.
+    /// As if every window that ends by then had closed: none of them will. To be called before the first row.
+    pub fn resume(&mut self, closed_through: Micros) {
+        self.closed_through = closed_through;
+        self.first_open = self.plan.cut().first_open(closed_through);
+    }
+
+    /// Takes rows of a stream, in the stream's columns, each of them of a window that is open.
     ///
     /// # Errors
     /// See [`WindowError`]; the windows are then to be dropped.
@@ -101,23 +118,32 @@ impl Windows {
     pub async fn close_through(&mut self, watermark: Micros) -> Result<Vec<ClosedWindow>, WindowError> {
         self.closed_through = self.closed_through.max(watermark);
         let mut closed = Vec::new();
-        if self.next_to_close(watermark).is_none() {
-            return Ok(closed);
-        }
-        for number in 0..self.waiting.len() {
-            self.absorb(number).await?;
+        if self.next_to_close(watermark).is_some() {
+            for number in 0..self.waiting.len() {
+                self.absorb(number).await?;
+            }
         }
         while let Some(window) = self.next_to_close(watermark) {
-            let states = self.open.remove(&window.start).unwrap_or_default();
-            self.bytes -= states.iter().map(GroupState::bytes).sum::<usize>();
+            let states = self.take_states(window).await?;
+            self.first_open = window.start.saturating_add(self.plan.cut().slide().micros());
             closed.extend(self.finish(window, states).await?);
         }
+        self.first_open = self.first_open.max(self.plan.cut().first_open(self.closed_through));
         Ok(closed)
     }
 
     /// Windows that have rows and are not closed, oldest first.
     pub fn open_windows(&self) -> Vec<Window> {
-        self.open.keys().map(|start| self.plan.width().window_of(*start)).collect()
+        let (cut, mut next, mut found) = (self.plan.cut(), self.first_open, Vec::new());
+        for pane in self.open.keys() {
+            let (first, end) = cut.starts_of(*pane);
+            next = next.max(first);
+            while next < end {
+                found.push(cut.starting_at(next));
+                next = next.saturating_add(cut.slide().micros());
+            }
+        }
+        found
     }
 
     /// Memory of open windows, rows that wait included.
@@ -127,11 +153,44 @@ impl Windows {
     }
 
     fn next_to_close(&self, watermark: Micros) -> Option<Window> {
-        let (start, _) = self.open.first_key_value()?;
-        Some(self.plan.width().window_of(*start)).filter(|window| window.is_closed_by(watermark))
+        let (pane, _) = self.open.first_key_value()?;
+        let cut = self.plan.cut();
+        let start = self.first_open.max(cut.starts_of(*pane).0);
+        Some(cut.starting_at(start)).filter(|window| window.is_closed_by(watermark))
     }
 
-    /// Opens the windows of `rows`.
+    /// The state of a window's panes, all of it under the window's start. Its first pane is in no later window, and goes.
+    async fn take_states(&mut self, window: Window) -> Result<Vec<GroupState>, WindowError> {
+        let plan = Arc::clone(&self.plan);
+        if plan.cut().panes() == 1 {
+            return Ok(self.remove(window.start));
+        }
+        // The last pane: no other window has needed it yet.
+        let last = window.end.saturating_sub(plan.cut().slide().micros());
+        for number in 0..plan.sources.len() {
+            if self.open.get(&last).is_some_and(|states| states[number].is_foldable()) {
+                self.fold(last, number).await?;
+            }
+        }
+        let mut whole = no_state(plan.sources.len());
+        for states in self.open.range(window.start..window.end).map(|(_, states)| states) {
+            for ((state, into), source) in states.iter().zip(&mut whole).zip(&plan.sources) {
+                for batch in state.batches() {
+                    into.add(moved_to(window.start, batch, source.window)?);
+                }
+            }
+        }
+        self.remove(window.start);
+        Ok(whole)
+    }
+
+    fn remove(&mut self, pane: Micros) -> Vec<GroupState> {
+        let states = self.open.remove(&pane).unwrap_or_default();
+        self.bytes -= states.iter().map(GroupState::bytes).sum::<usize>();
+        states
+    }
+
+    /// Opens the panes of `rows`.
     fn note_windows(&mut self, stream: &str, rows: &RecordBatch) -> Result<(), WindowError> {
         let column = rows.column_by_name(schema::TS);
         let Some(times) = column.and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>()) else {
@@ -140,22 +199,23 @@ impl Windows {
         if times.null_count() > 0 {
             return Err(WindowError::NoEventTime(stream.to_owned()));
         }
-        let mut window = Window { start: 0, end: 0 };
+        let cut = self.plan.cut();
+        let mut pane = Window { start: 0, end: 0 };
         for at in times.values() {
-            if window.contains(*at) {
+            if pane.contains(*at) {
                 continue;
             }
-            window = self.plan.width().window_of(*at);
-            if window.is_closed_by(self.closed_through) {
+            pane = cut.pane_of(*at);
+            if cut.last_of(*at).is_closed_by(self.closed_through) {
                 return Err(WindowError::Closed { at: *at, closed_through: self.closed_through });
             }
             let sources = self.plan.sources.len();
-            self.open.entry(window.start).or_insert_with(|| no_state(sources));
+            self.open.entry(pane.start).or_insert_with(|| no_state(sources));
         }
         Ok(())
     }
 
-    /// Turns the waiting rows of a source into state of their windows.
+    /// Turns the waiting rows of a source into state of their panes.
     async fn absorb(&mut self, number: usize) -> Result<(), WindowError> {
         let batches = self.waiting[number].take()?;
         if batches.is_empty() {
@@ -181,7 +241,7 @@ impl Windows {
         Ok(())
     }
 
-    /// Merges what it can of a source's state in a window.
+    /// Merges what it can of a source's state in a pane.
     async fn fold(&mut self, start: Micros, number: usize) -> Result<(), WindowError> {
         let plan = Arc::clone(&self.plan);
         let Some(states) = self.open.get_mut(&start) else { return Ok(()) };
@@ -237,6 +297,14 @@ impl Windows {
         );
         Ok(rows.map(|rows| ClosedWindow { start: window.start, end: window.end, rows }))
     }
+}
+
+/// State of a pane as state of the window that begins at `start`. `window` is the column that says so.
+fn moved_to(start: Micros, state: &RecordBatch, window: usize) -> Result<RecordBatch, WindowError> {
+    let mut columns = state.columns().to_vec();
+    let starts = TimestampMicrosecondArray::from_value(start, state.num_rows()).with_timezone("UTC");
+    columns[window] = Arc::new(starts);
+    Ok(RecordBatch::try_new(state.schema(), columns)?)
 }
 
 fn no_state(sources: usize) -> Vec<GroupState> {

@@ -111,6 +111,130 @@ proptest! {
     }
 }
 
+/// The same query over windows of 30 s, one beginning each 10 s; and what it means, over rows that each stand once for every window that
+/// holds them.
+fn hopping(values: &str) -> (String, String) {
+    let hop = "hop(ts, INTERVAL '10 seconds', INTERVAL '30 seconds')";
+    let sql = format!("SELECT {hop} AS window_start, site, {values} FROM meter GROUP BY {hop}, site");
+    let copy = |panes: i64| {
+        format!(
+            "SELECT tumble(ts, INTERVAL '10 seconds') - INTERVAL '{} seconds' AS window_start, * FROM meter",
+            panes * 10
+        )
+    };
+    let copies = [copy(0), copy(1), copy(2)].join(" UNION ALL ");
+    (sql, format!("SELECT window_start, site, {values} FROM ({copies}) GROUP BY window_start, site"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Scenario: rows over some hopping windows, before and after 1970, in another order, cut, run and folded anywhere, closed in steps;
+    /// those that come behind a step and are in no open window any more are left out.
+    /// Guarantees: W1 and W3 for windows that overlap: each window that closes is the group of all rows pushed before it closed that it
+    /// holds; panes go with their last window.
+    #[test]
+    fn a_hopping_window_is_a_group_by_over_all_that_it_holds(
+        (rows, pushed) in rows().prop_flat_map(|rows| (Just(rows.clone()), Just(rows).prop_shuffle())),
+        cuts in prop::collection::vec((1usize..40, prop_oneof![Just(Between::Nothing), Just(Between::Run), Just(Between::Fold)]), 1..40),
+        steps in prop::collection::vec(-40i64..110, 0..4),
+    ) {
+        runtime().block_on(async {
+            let (sql, meaning) = hopping(EXACT);
+            let mut windows = open(&sql).await;
+            let mut left = pushed.as_slice();
+            for (size, between) in cuts.iter().cycle() {
+                if left.is_empty() {
+                    break;
+                }
+                let (now, later) = left.split_at((*size).min(left.len()));
+                windows.push("meter", &meters(now)).await.unwrap();
+                interrupt(&mut windows, *between).await;
+                left = later;
+            }
+            let mut closed = Vec::new();
+            for at in steps.iter().copied().chain([DAY / SECOND]) {
+                closed.extend(windows.close_through(at * SECOND).await.unwrap());
+            }
+            prop_assert!(closed.windows(2).all(|pair| pair[0].start < pair[1].start));
+            prop_assert!(closed.iter().all(|window| window.end - window.start == 30 * SECOND));
+            prop_assert_eq!((windows.open_windows().len(), windows.state_bytes()), (0, 0));
+            let (names, wanted) = one_shot(&meaning, &meters(&rows), &others(&[])).await;
+            assert_same(&values(&tables(&closed), &names), &values(&wanted, &names), &sql);
+            Ok(())
+        })?;
+    }
+}
+
+/// Scenario: windows of 30 s each 10 s; rows come, a window closes, and a row comes that is late for it but not for the two others that hold
+/// it; then one that is late for all.
+/// Guarantees: the first window says what it knew; the others hold the late row; the last row is refused; bytes of panes go with
+/// the last of their windows.
+#[tokio::test]
+async fn a_row_that_is_late_for_some_windows_is_in_the_others() {
+    let (sql, _) = hopping("sum(level) AS total");
+    let mut windows = open(&sql).await;
+    windows.push("meter", &meters(&[row(25 * SECOND, 1.0)])).await.unwrap();
+    assert_eq!(windows.open_windows().iter().map(|window| window.start / SECOND).collect::<Vec<_>>(), [0, 10, 20]);
+    let closed = windows.close_through(30 * SECOND).await.unwrap();
+    assert_eq!((starts(&closed), floats(&closed, "total")), (vec![0], vec![Some(1.0)]));
+    windows.push("meter", &meters(&[row(21 * SECOND, 10.0), row(45 * SECOND, 100.0)])).await.unwrap();
+    let closed = windows.close_through(49 * SECOND).await.unwrap();
+    assert_eq!((starts(&closed), floats(&closed, "total")), (vec![10], vec![Some(11.0)]));
+    let closed = windows.close_through(50 * SECOND).await.unwrap();
+    assert_eq!((starts(&closed), floats(&closed, "total")), (vec![20], vec![Some(111.0)]));
+    let late = windows.push("meter", &meters(&[row(29 * SECOND, 1.0)])).await.unwrap_err();
+    assert!(matches!(late, WindowError::Closed { .. }), "{late}");
+    let closed = windows.close_through(DAY).await.unwrap();
+    assert_eq!((starts(&closed), floats(&closed, "total")), (vec![30, 40], vec![Some(100.0); 2]));
+    assert_eq!(windows.state_bytes(), 0);
+}
+
+/// Scenario: windows that go on where others closed.
+/// Guarantees: no window that had closed closes again, and those that had not hold their rows.
+#[tokio::test]
+async fn windows_that_had_closed_do_not_close_again() {
+    let (sql, _) = hopping("sum(level) AS total");
+    let mut windows = open(&sql).await;
+    windows.resume(45 * SECOND);
+    windows.push("meter", &meters(&[row(20 * SECOND, 1.0), row(35 * SECOND, 10.0)])).await.unwrap();
+    let closed = windows.close_through(DAY).await.unwrap();
+    assert_eq!((starts(&closed), floats(&closed, "total")), (vec![20, 30], vec![Some(11.0), Some(10.0)]));
+}
+
+/// Scenario: the watermark passes while there is no row at all; then one comes that is late for one of its windows.
+/// Guarantees: a window that closed without rows does not close again.
+#[tokio::test]
+async fn a_window_that_closed_empty_does_not_close_again() {
+    let (sql, _) = hopping("sum(level) AS total");
+    let mut windows = open(&sql).await;
+    assert!(windows.close_through(30 * SECOND).await.unwrap().is_empty());
+    windows.push("meter", &meters(&[row(25 * SECOND, 1.0)])).await.unwrap();
+    assert_eq!(starts(&windows.close_through(DAY).await.unwrap()), [10, 20]);
+}
+
+/// Scenario: as many groups in each of three panes, under a limit that holds four panes' state.
+/// Guarantees: the state of panes is counted, and a fourth pane of the same size with its groups is refused.
+#[tokio::test]
+async fn panes_count_and_have_a_limit() {
+    let (sql, _) = hopping("sum(level) AS total, count(DISTINCT part) AS parts");
+    let pane = |at: i64| -> Vec<Row> {
+        (0..200).map(|n| Row { site: n as u8, part: (n % 7) as u8, ..row(at * SECOND + n, 1.0) }).collect()
+    };
+    let mut windows = plan(&sql).await.open(usize::MAX);
+    windows.push("meter", &meters(&pane(5))).await.unwrap();
+    interrupt(&mut windows, Between::Run).await;
+    let one = windows.state_bytes();
+    let mut windows = plan(&sql).await.open(one * 7 / 2);
+    for at in [5, 15, 25] {
+        windows.push("meter", &meters(&pane(at))).await.unwrap();
+        interrupt(&mut windows, Between::Run).await;
+    }
+    assert!(windows.state_bytes() > one * 5 / 2, "{} of {one} each", windows.state_bytes());
+    let full = windows.push("meter", &meters(&pane(35))).await.unwrap_err();
+    assert!(matches!(full, WindowError::StateLimit { .. }), "{full}");
+}
+
 /// Scenario: a fold that merged nothing, so that every group is in the state many times over, also within one batch.
 /// Guarantees: the result is that of state without duplicates.
 #[tokio::test]
@@ -345,7 +469,7 @@ async fn every_result_has_the_columns_of_a_window_table() {
     let names: Vec<&str> = plan.output_schema().fields().iter().map(|field| field.name().as_str()).collect();
     assert_eq!(names, ["window_start", "window_end", "parts", "part", "site", "revision", "completeness"]);
     assert_eq!(plan.group_columns(), ["part", "site"]);
-    assert_eq!((plan.width().micros(), plan.streams()), (60 * SECOND, &[Arc::<str>::from("meter")][..]));
+    assert_eq!((plan.cut().size(), plan.streams()), (60 * SECOND, &[Arc::<str>::from("meter")][..]));
     let mut windows = plan.open(1 << 20);
     windows.push("meter", &meters(&[row(61 * SECOND, 1.0)])).await.unwrap();
     let closed = windows.close_through(DAY).await.unwrap();

@@ -40,6 +40,6 @@ async fn plan(folder: PipelineFolder, catalog: &Catalog) -> Result<Pipeline> {
     let name = folder.spec.name.clone();
     let plan = PipelinePlan::new(&name, &folder.sql, &schema_of).await;
     let plan = plan.with_context(|| format!("pipeline {name}, query.sql"))?;
-    folder.spec.check(plan.output_schema(), catalog)?;
+    folder.spec.check(plan.output_schema(), plan.cut(), catalog)?;
     Ok(Pipeline { spec: folder.spec, plan })
 }

@@ -52,16 +52,14 @@ impl Requests {
     }
 }
 
-/// What is left of a request for one pipeline, of which windows before `closed` have closed; None where nothing is or may be
-/// yet. `cut` gives the start of the window that holds a time, `width` the windows' width.
+/// What is left of a request for one pipeline, of which windows that begin before `closed` have closed; the request is for those that
+/// begin in `[first, end)`.
 pub(crate) fn rest(
     request: &Request,
     reached: Option<Reached>,
     closed: Micros,
-    cut: impl Fn(Micros) -> Micros,
-    width: Micros,
+    (first, end): (Micros, Micros),
 ) -> Rest {
-    let (first, end) = (cut(request.from), cut(request.to.saturating_sub(1)).saturating_add(width));
     let next = reached.map_or(first, |reached| reached.next);
     // Windows that close later are computed live by the pipeline as it is now. But an open one may hold rows that have been
     // erased since: it is waited for.
@@ -99,7 +97,7 @@ mod tests {
         let erase = Request::new(RequestReason::Erase, 5, 95, 0);
         let left = |request: &Request, next: Option<i64>, closed: i64| {
             let reached = next.map(|next| Reached { next, is_done: false });
-            rest(request, reached, closed, |at| at.div_euclid(10) * 10, 10)
+            rest(request, reached, closed, (0, 100))
         };
         for request in [&backfill, &erase] {
             assert_eq!(left(request, None, 1000), Rest::Work(0, 100, 100));
@@ -107,7 +105,7 @@ mod tests {
             assert_eq!(left(request, Some(40), 50), Rest::Work(40, 50, 100));
             assert_eq!(left(request, Some(100), 1000), Rest::Done(100));
             let known = Reached { next: 100, is_done: true };
-            assert_eq!(rest(request, Some(known), 1000, |at| at, 10), Rest::Known);
+            assert_eq!(rest(request, Some(known), 1000, (0, 100)), Rest::Known);
         }
         assert_eq!(left(&backfill, Some(40), 40), Rest::Done(40));
         assert_eq!(left(&erase, Some(40), 40), Rest::Waits(40));

@@ -156,7 +156,17 @@ async fn small_pipelines(catalog: &Catalog) -> Vec<Pipeline> {
     let sql = "SELECT tumble(ts, INTERVAL '30 seconds') AS window_start, site, node,
         histogram_count(histogram_merge(spread_increase)) AS observations, sum(spread_increase_seconds) AS seconds
         FROM meter GROUP BY tumble(ts, INTERVAL '30 seconds'), site, node";
-    vec![meters(catalog).await, joined(catalog).await, testing::pipeline(catalog, "spreads", sql, " []").await]
+    let hop = "hop(ts, INTERVAL '20 seconds', INTERVAL '60 seconds')";
+    let hops = format!(
+        "SELECT {hop} AS window_start, site, part, sum(total_increase) AS total, sum(total_increase_seconds) AS seconds,
+        avg(level) AS level, count(level) AS levels FROM meter GROUP BY {hop}, site, part"
+    );
+    vec![
+        meters(catalog).await,
+        joined(catalog).await,
+        testing::pipeline(catalog, "spreads", sql, " []").await,
+        testing::pipeline(catalog, "hops", &hops, " []").await,
+    ]
 }
 
 /// Scenario: rows of three nodes at two sites, each on its way for no time, seconds, minutes or days; counters with resets; on

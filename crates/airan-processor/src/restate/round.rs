@@ -199,7 +199,7 @@ impl Round {
         if self.raw_from == Micros::MIN {
             return Micros::MIN;
         }
-        self.setup.pipelines[pipeline].plan.width().window_of(self.raw_from.saturating_sub(1)).end
+        self.setup.pipelines[pipeline].plan.cut().pane_of(self.raw_from.saturating_sub(1)).end
     }
 
     fn is_spent(&self) -> bool {
@@ -219,9 +219,10 @@ impl Round {
             return Ok(());
         }
         let part = Part { request: request.id.as_str().into(), pipeline: of.spec.name.as_str().into() };
-        let width = of.plan.width();
+        let cut = of.plan.cut();
+        let asked = (cut.starts_of(request.from).0, cut.starts_of(request.to.saturating_sub(1)).1);
         let mut reached = self.requests.reached(&part);
-        let first = width.window_of(request.from).start.max(self.whole_from(pipeline));
+        let first = asked.0.max(self.whole_from(pipeline));
         if reached.is_none_or(|reached| !reached.is_done && reached.next < first) {
             reached = Some(Reached { next: first, is_done: false });
         }
@@ -229,8 +230,7 @@ impl Round {
             if self.is_spent() {
                 break;
             }
-            let cut = |at: Micros| width.window_of(at).start;
-            let (from, to, end) = match rest(request, reached, self.closed[pipeline], cut, width.micros()) {
+            let (from, to, end) = match rest(request, reached, self.closed[pipeline], asked) {
                 Rest::Known => return Ok(()),
                 Rest::Waits(next) => {
                     outcome.reached.push((part, Reached { next, is_done: false }));
@@ -242,9 +242,10 @@ impl Round {
                 }
                 Rest::Work(from, to, end) => (from, to, end),
             };
-            let most = i64::try_from(self.budget.windows).unwrap_or(i64::MAX).saturating_mul(width.micros());
+            let most = i64::try_from(self.budget.windows).unwrap_or(i64::MAX).saturating_mul(cut.slide().micros());
             let to = to.min(from.saturating_add(most));
-            let sites = self.sites_of(history, request, &of, (from, to)).await?;
+            let rows = (from, to.saturating_add(cut.overlap()));
+            let sites = self.sites_of(history, request, &of, rows).await?;
             if sites.is_empty() {
                 // That this was the last stretch is for the next turn to say, which notes it.
                 reached = Some(Reached { next: to, is_done: false });
@@ -293,7 +294,7 @@ impl Round {
         follow_from: Option<Micros>,
     ) -> Result<Restated, RestateError> {
         let of = Arc::clone(&self.setup.pipelines[pipeline]);
-        let width = of.plan.width().micros();
+        let slide = of.plan.cut().slide().micros();
         let (mut left, mut done) = (BTreeMap::<Box<str>, Spans>::new(), BTreeMap::<Box<str>, Spans>::new());
         for (site, spans) in &sites {
             let mut rest = spans.clone();
@@ -325,7 +326,7 @@ impl Round {
             self.budget.rows = self.budget.rows.saturating_sub(stretch.rows_read());
             rows_read += stretch.rows_read();
             rows.extend(stretch.results);
-            let count = (reached.saturating_sub(from) / width).max(0) as u64 * sites.len() as u64;
+            let count = (reached.saturating_sub(from) / slide).max(0) as u64 * sites.len() as u64;
             windows += count;
             self.budget.windows = self.budget.windows.saturating_sub(count);
             sites.iter().for_each(|site| done.entry(Box::from(*site)).or_default().add(from, reached));
@@ -356,18 +357,20 @@ fn by_pipeline(setup: &Setup, marked: Vec<(Key, Spans)>) -> Vec<(usize, Why, BTr
     let mut jobs: BTreeMap<(usize, Why), BTreeMap<Box<str>, Spans>> = BTreeMap::new();
     for (key, spans) in marked {
         let Some(pipeline) = setup.pipelines.iter().position(|of| *of.spec.name == *key.pipeline) else { continue };
-        let width = setup.pipelines[pipeline].plan.width();
+        let slide = setup.pipelines[pipeline].plan.cut().slide();
         let whole = jobs.entry((pipeline, key.why)).or_default().entry(key.site).or_default();
         for (from, to) in spans.iter() {
-            whole.add(width.window_of(from).start, width.window_of(to.saturating_sub(1)).end);
+            whole.add(slide.window_of(from).start, slide.window_of(to.saturating_sub(1)).end);
         }
     }
     jobs.into_iter().map(|((pipeline, why), sites)| (pipeline, why, sites)).collect()
 }
 
-/// Windows side by side, of sites whose rows are read together.
+/// Windows that begin one after the other, of sites whose rows are read together. The rows are read once, those of overlapping windows
+/// up to the end of the last.
 struct Stretch<'a> {
     of: &'a Pipeline,
+    /// Windows that begin in it.
     span: (Micros, Micros),
     streams: Vec<EventOrder<'a>>,
     windows: Windows,
@@ -394,11 +397,14 @@ impl<'a> Stretch<'a> {
             streams.push(EventOrder::new(history, stream, &needed, sites.to_vec(), counters, span.0));
             gaps.push(Arc::clone(&round.gaps[index]));
         }
+        let mut windows = of.plan.open(round.setup.settings.windows.state_bytes.size());
+        // Windows that begin before the span would lack their first rows.
+        windows.resume(span.0.saturating_add(of.plan.cut().overlap()));
         Ok(Stretch {
             of,
             span,
             streams,
-            windows: of.plan.open(round.setup.settings.windows.state_bytes.size()),
+            windows,
             revisions: history.revisions(&of.spec.table, sites, span).await?,
             received: Received::default(),
             gaps,
@@ -408,11 +414,13 @@ impl<'a> Stretch<'a> {
 
     /// Computes the windows in order. Returns where it ended: at the end, or at a window's start once the budget is used up.
     async fn run(&mut self, budget: Budget) -> Result<Micros, RestateError> {
-        let width = self.of.plan.width();
-        let grain = width.micros().min(HOUR);
+        let cut = self.of.plan.cut();
+        let (slide, overlap) = (cut.slide().micros(), cut.overlap());
+        let grain = slide.min(HOUR);
         let (mut at, to) = self.span;
-        let most = i64::try_from(budget.windows.max(1)).unwrap_or(i64::MAX).saturating_mul(width.micros());
-        let to = to.min(at.saturating_add(most));
+        let most = i64::try_from(budget.windows.max(1)).unwrap_or(i64::MAX).saturating_mul(slide);
+        let to = to.min(at.saturating_add(most)).saturating_add(overlap);
+        let one = at.saturating_add(cut.size());
         let mut grains = (FIRST_SLICE / grain).max(1);
         while at < to {
             let end = at.saturating_add(grains.saturating_mul(grain)).min(to);
@@ -424,11 +432,11 @@ impl<'a> Stretch<'a> {
             } else if rows < SLICE_ROWS / 4 && grains.saturating_mul(grain) < DAY {
                 grains *= 2;
             }
-            if self.rows_read() >= budget.rows && width.window_of(at).start == at {
+            if self.rows_read() >= budget.rows && at >= one && cut.pane_of(at).start == at {
                 break;
             }
         }
-        Ok(at)
+        Ok(at.saturating_sub(overlap))
     }
 
     async fn slice(&mut self, from: Micros, to: Micros) -> Result<usize, RestateError> {
@@ -437,7 +445,7 @@ impl<'a> Stretch<'a> {
             let Some(order) = self.streams.get_mut(index) else { continue };
             let Some(rows) = order.slice(from, to).await? else { continue };
             read += rows.num_rows();
-            let start_of = |at: Micros| self.of.plan.width().window_of(at).start;
+            let start_of = |at: Micros| self.of.plan.cut().pane_of(at).start;
             self.received.count(&rows, None, start_of)?;
             let pushed = self.windows.push(stream, &rows).await;
             pushed.map_err(|source| RestateError::Windows { pipeline: self.of.spec.name.clone(), source })?;
@@ -454,15 +462,15 @@ impl<'a> Stretch<'a> {
             let rows = stamped(&window.rows, |site| {
                 let revision = self.revisions.get(&(Box::from(site), window.start)).map_or(0, |newest| newest + 1);
                 let missing = self.gaps.iter().map(|gaps| gaps.within(site, span)).sum();
-                (revision, ratio(self.received.of(window.start, site), missing))
+                (revision, ratio(self.received.within(span, site), missing))
             })?;
             self.results.push(rows);
         }
-        self.received.forget_before(self.of.plan.width().window_of(through).start);
+        self.received.forget_before(self.of.plan.cut().first_open(through));
         Ok(())
     }
 
-    /// The windows of the rows that follow those read up to `end`.
+    /// The windows of the rows that follow those before `end`.
     async fn follow(
         &mut self,
         end: Micros,
@@ -473,8 +481,8 @@ impl<'a> Stretch<'a> {
             for (site, at) in order.followers(end, horizon).await? {
                 let spans = followers.entry(site).or_default();
                 for at in at {
-                    let window = self.of.plan.width().window_of(at);
-                    spans.add(window.start, window.end);
+                    let (first, end) = self.of.plan.cut().starts_of(at);
+                    spans.add(first, end);
                 }
             }
         }

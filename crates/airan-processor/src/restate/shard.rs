@@ -32,13 +32,13 @@ impl Shard {
     pub fn begin_round(&mut self, partition: i32, partitions: i32) -> Round {
         let setup = Arc::clone(&self.setup);
         self.give_up_before(self.raw_from);
-        let closed: Vec<Micros> = self.stages.iter().map(|stage| stage.cutoff()).collect();
+        let closed: Vec<Micros> = self.stages.iter().map(|stage| stage.first_open()).collect();
         let place = |pipeline: &str| setup.pipelines.iter().position(|of| of.spec.name == pipeline);
         let settings = &setup.settings.restate;
         let share = (settings.windows / self.marks.keys().max(1) as u64).max(1);
         let closed_of = |pipeline: &str| place(pipeline).map_or(Micros::MIN, |index| closed[index]);
         let room = |key: &Key, ready: &Spans| {
-            let width = place(&key.pipeline).map_or(1, |index| setup.pipelines[index].plan.width().micros());
+            let width = place(&key.pipeline).map_or(1, |index| setup.pipelines[index].plan.cut().slide().micros());
             ready.first(i64::try_from(share).unwrap_or(i64::MAX).saturating_mul(width))
         };
         Round {
@@ -60,7 +60,7 @@ impl Shard {
     fn give_up_before(&mut self, at: Micros) {
         self.work.given_up += self.marks.drop_before(at, |pipeline| {
             let of = self.setup.pipelines.iter().find(|of| of.spec.name == pipeline);
-            of.map_or(1, |of| of.plan.width().micros())
+            of.map_or(1, |of| of.plan.cut().slide().micros())
         });
     }
 

@@ -188,7 +188,7 @@ impl ScalarUDFImpl for Part {
 }
 
 /// An argument as a column; a literal null stands for a histogram that is not there.
-fn of_histograms(argument: &ColumnarValue, rows: usize) -> Result<ArrayRef> {
+pub(super) fn of_histograms(argument: &ColumnarValue, rows: usize) -> Result<ArrayRef> {
     match argument {
         ColumnarValue::Scalar(null) if null.is_null() => {
             Ok(arrow::array::new_null_array(&schema::histogram_type(), rows))

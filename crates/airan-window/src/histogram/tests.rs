@@ -9,6 +9,7 @@ use datafusion::logical_expr::{Accumulator, EmitTo, GroupsAccumulator};
 use datafusion::prelude::SessionContext;
 use proptest::prelude::*;
 
+use super::above::above;
 use super::column::{Histogram, Histograms, histograms};
 use super::merge::{Groups, One};
 use super::scalar::quantile;
@@ -346,6 +347,36 @@ proptest! {
 }
 
 /// Rows of two sites with a cumulative histogram and its increase, marked as the catalog marks them.
+/// Scenario: thresholds on a bound, inside a bucket, below and beyond all bounds; histograms that say nothing.
+/// Guarantees: exact on a bound, even inside a bucket, all of the last bucket beyond the highest bound.
+#[test]
+fn observations_above_a_threshold_are_counted() {
+    let histogram = of(&[1.0, 2.0, 4.0], &[10, 20, 40, 5]);
+    for (x, wanted) in
+        [(1.0, 65.0), (2.0, 45.0), (4.0, 5.0), (3.0, 25.0), (0.5, 70.0), (0.0, 75.0), (-1.0, 75.0), (9.0, 5.0)]
+    {
+        assert_eq!(above(x, &histogram.borrow()), Some(wanted), "above {x}");
+    }
+    assert_eq!(above(-2.0, &of(&[-1.0], &[3, 4]).borrow()), Some(7.0));
+    assert_eq!(above(1.0, &of(&[], &[7]).borrow()), None);
+    assert_eq!(above(1.0, &of(&[2.0, 1.0], &[1, 1, 1]).borrow()), None);
+    assert_eq!(above(f64::NAN, &histogram.borrow()), None);
+}
+
+proptest! {
+    /// Guarantees: what is above a bound is what is in the buckets after it, and it never grows with the threshold.
+    #[test]
+    fn above_a_bound_are_the_buckets_after_it(histogram in histogram(), a in -1.0..12.0, b in -1.0..12.0) {
+        let Some(histogram) = histogram.filter(|h| !h.bounds.is_empty() && h.bounds.is_sorted_by(|a, b| a < b)) else { return Ok(()) };
+        for (index, bound) in histogram.bounds.iter().enumerate() {
+            let after: i64 = histogram.counts[index + 1..].iter().sum();
+            prop_assert_eq!(above(*bound, &histogram.borrow()), Some(after as f64));
+        }
+        let [low, high] = if a < b { [a, b] } else { [b, a] };
+        prop_assert!(above(low, &histogram.borrow()) >= above(high, &histogram.borrow()));
+    }
+}
+
 fn session() -> SessionContext {
     let context = crate::session::planning_context();
     let increases = column(&[

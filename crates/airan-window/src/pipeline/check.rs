@@ -7,20 +7,24 @@ use airan_model::catalog::{Catalog, FieldClass};
 use arrow::datatypes::{DataType, Schema};
 
 use super::error::{PipelineError, Problem};
-use super::{PipelineFolder, PipelineSpec};
+use super::{MetricType, PipelineFolder, PipelineSpec};
+use crate::cut::Cut;
 use crate::error::nearest;
 
 impl PipelineSpec {
-    /// Checks it against the columns of its query's results, and against the catalog.
+    /// Checks it against the columns of its query's results, how it cuts time, and the catalog.
     ///
     /// # Errors
     /// If the table is a stream's; if a metric's column is not there or no number; if a label is not there, neither text nor a
-    /// whole number, or names a subscriber.
-    pub fn check(&self, results: &Schema, catalog: &Catalog) -> Result<(), PipelineError> {
+    /// whole number, or names a subscriber; if a metric is a counter of windows that overlap.
+    pub fn check(&self, results: &Schema, cut: Cut, catalog: &Catalog) -> Result<(), PipelineError> {
         if catalog.stream(&self.table).is_some() {
             return Err(refuse(&self.places.table, Problem::StreamName(self.table.clone())));
         }
         for metric in &self.metrics {
+            if metric.ty == MetricType::Counter && cut.panes() > 1 {
+                return Err(refuse(&metric.place, Problem::CounterOverlaps(metric.name.clone(), cut)));
+            }
             let ty = type_of(results, &metric.column, &metric.column_place)?;
             if !ty.is_numeric() {
                 return Err(wrong_type(&metric.column, ty, "a number", &metric.column_place));

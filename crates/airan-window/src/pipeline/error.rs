@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use airan_model::Place;
 
+use crate::cut::Cut;
 use crate::error::did_you_mean;
 
 /// Why pipelines were refused. None of them is used.
@@ -99,6 +100,11 @@ pub enum Problem {
         /// What is wrong.
         reason: &'static str,
     },
+    /// A counter of windows that overlap.
+    #[error(
+        "metric `{0}` is a counter, but the windows overlap ({1}): what a row adds would count once for each; make it a gauge, or tumble"
+    )]
+    CounterOverlaps(String, Cut),
     /// A column that the query does not have.
     #[error("the query has no column `{name}`{}", did_you_mean(.near))]
     NoColumn {

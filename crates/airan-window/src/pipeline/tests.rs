@@ -104,9 +104,17 @@ fn columns_and_labels_are_checked_against_the_results() {
     };
     let good = [("site", DataType::Utf8), ("interface", DataType::Utf8), ("receive_bytes", DataType::Float64)];
     let spec = parse(SPEC_TEXT).unwrap();
-    spec.check(&results(&good), &catalog).unwrap();
+    let width = crate::WindowWidth::from_micros(10_000_000).unwrap();
+    let tumbling = crate::Cut::tumbling(width);
+    spec.check(&results(&good), tumbling, &catalog).unwrap();
+    let hopping = crate::Cut::hopping(width, 60_000_000).unwrap();
+    let overlaps = spec.check(&results(&good), hopping, &catalog).unwrap_err().to_string();
+    assert!(
+        overlaps.starts_with("pipeline.yaml:9:11: metric `airan_link_receive_bytes_total` is a counter, but"),
+        "{overlaps}"
+    );
     let said = |spec: &PipelineSpec, columns: &[(&str, DataType)]| {
-        spec.check(&results(columns), &catalog).unwrap_err().to_string()
+        spec.check(&results(columns), tumbling, &catalog).unwrap_err().to_string()
     };
     let renamed = [good[0].clone(), good[1].clone(), ("received_bytes", DataType::Float64)];
     assert_eq!(
@@ -207,6 +215,6 @@ async fn the_shipped_pipelines_fit_their_queries() {
         let schema_of = |stream: &str| catalog.stream(stream).map(|stream| std::sync::Arc::clone(stream.schema()));
         let plan = crate::PipelinePlan::new(&folder.spec.name, &folder.sql, &schema_of).await;
         let plan = plan.unwrap_or_else(|error| panic!("{}: {error}", folder.spec.name));
-        folder.spec.check(plan.output_schema(), &catalog).unwrap();
+        folder.spec.check(plan.output_schema(), plan.cut(), &catalog).unwrap();
     }
 }

@@ -17,7 +17,7 @@ pub struct PipelineView {
     pub name: String,
     /// First sentence of its description.
     pub about: String,
-    /// Seconds of a window.
+    /// Seconds from one window to the next.
     pub width_seconds: f64,
     /// Columns that name a series within a site.
     pub keys: Vec<String>,
@@ -63,7 +63,7 @@ impl PipelineView {
         PipelineView {
             name: spec.name.clone(),
             about: sentence(&spec.description),
-            width_seconds: pipeline.plan.width().micros() as f64 / 1_000_000.0,
+            width_seconds: pipeline.plan.cut().slide().micros() as f64 / 1_000_000.0,
             columns: values.map(|field| column(field.name())).collect(),
             keys: all_keys.into_iter().filter(|key| key != SITE && key != REGION).collect(),
             table: spec.table.clone(),

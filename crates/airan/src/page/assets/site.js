@@ -158,7 +158,7 @@ function showSite(site, windows) {
   head(
     make("h2", { id: "site-name" }, site.site, make("small", null, ` ${site.region}`)),
     choices(site),
-    make("p", { class: "note" }, `${about?.about ?? ""}. Windows of ${write(windows.width_seconds, "seconds")}, from ${moment(from)}.`,
+    make("p", { class: "note" }, `${about?.about ?? ""}. A window each ${write(windows.width_seconds, "seconds")}, from ${moment(from)}.`,
       windows.is_cut ? " There are too many windows for one look: older ones are left off; choose fewer hours, or use airan query." : ""),
     make("p", { class: "legend" },
       make("span", { class: "key-gap" }, "no windows"),
