@@ -6,7 +6,7 @@ usage: golden.py            checks that pipelines/*/{input,expected}.ndjson are 
 The answers do not come from airan: this is a plain reading of the rules, row by row, with no DataFusion in it. Rules: a row
 is known by (node, stream, batch, seq); counters and histograms rise as `rise` says; the watermark of a stream is the least
 newest time over its live nodes, less the lateness; a window closes when the watermark of all its streams passes its end; a
-row of a closed window is late and changes nothing.
+row of a closed window is late and changes nothing. Where windows overlap, a row is in each that holds it and has not closed.
 """
 
 import json
@@ -34,12 +34,13 @@ COUNTERS = {
     "link": ["rx_bytes", "tx_bytes", "rx_errors", "tx_errors", "rx_drops", "tx_drops"],
     "host": ["cpu_user_seconds", "cpu_nice_seconds", "cpu_system_seconds", "cpu_idle_seconds", "cpu_iowait_seconds",
              "cpu_irq_seconds", "cpu_softirq_seconds", "cpu_steal_seconds", "disk_read_bytes", "disk_written_bytes"],
-    "cell": ["dl_bytes", "ul_bytes"],
+    "cell": ["dl_bytes", "ul_bytes", "dl_slots", "ul_slots", "late_slots", "energy_joules"],
     "fronthaul": ["rx_early_packets", "rx_on_time_packets", "rx_late_packets", "missed_ul_symbols", "missed_prach_occasions",
                   "late_dl_slots", "late_ul_slot_requests"],
 }
 HISTOGRAMS = {"inference": ["time_to_first_token_seconds", "time_per_output_token_seconds", "inter_token_latency_seconds",
-                            "queue_time_seconds"]}
+                            "queue_time_seconds"],
+              "cell": ["slot_latency_seconds"]}
 
 
 # --- input -------------------------------------------------------------------------------------------------------------
@@ -180,7 +181,8 @@ def cell_rows(last):
         # 0.84375 is below the threshold, 0.859375 above it; 0.85 itself stands for the uplink.
         rows.append(row("cell", second, "edge-m1", **one, dl_prb_utilization=[0.5, 0.84375, 0.859375][n % 3],
                         ul_prb_utilization=0.85 if n == 8 else 0.25, connected_ues=20 + n))
-        rows.append(row("cell", second, "edge-m1", **one, dl_bytes=500_000_000 * m, ul_bytes=125_000_000 * m))
+        rows.append(row("cell", second, "edge-m1", **one, dl_bytes=500_000_000 * m, ul_bytes=125_000_000 * m,
+                        energy_joules=250.0 * 10 * m))
         rows.append(row("cell", second, "edge-m1", gnb="102", cell="0", connected_ues=None if n % 2 else 4))
         rows.append(row("cell", second, "edge-o1", cell="2", dl_prbs_used=64.0 if n % 2 else 128.0, dl_prbs_available=256.0,
                         ul_prbs_used=32.0, ul_prbs_available=0.0 if second < 60 else 256.0, dl_bytes_per_second=4e6 + 1e6 * (n % 2),
@@ -205,6 +207,56 @@ def fronthaul_rows(last):
     return rows
 
 
+SLOT = [5e-5 * n for n in range(1, 11)]
+
+
+def slot_rows(last):
+    """A cell of 30 kHz whose histogram ends at the slot's length, with a burst of late slots and a DU started again at 200 s; one of
+    15 kHz that counts its late slots and has no histogram; one of 30 kHz that tells what happened since its report before, in bins that
+    end below the slot's length; one that tells no numerology; one that tells no latency at all."""
+    rows = []
+    for second in range(0, last + 1, 10):
+        n = second // 10
+        m, burst = (n, 30 if n >= 9 else 0) if second < 200 else (n - 20, 0)
+        counts = [0, 6000 * m, 9000 * m, 3000 * m, 1500 * m, 400 * m, 90 * m, 8 * m, m, m, burst]
+        rows.append(row("cell", second, "edge-m1", gnb="101", cell="0", numerology=1, slot_latency_max_seconds=4.5e-4,
+                        slot_latency_seconds=histogram(SLOT, counts, 1.5e-4 * sum(counts))))
+        rows.append(row("cell", second, "edge-m1", gnb="101", cell="1", numerology=0, late_slots=n // 3, dl_slots=8000 * n))
+        rows.append(row("cell", second, "edge-m1", gnb="101", cell="1", ul_slots=2000 * n))
+        rows.append(row("cell", second, "edge-o1", cell="2", numerology=1, slot_latency_seconds_increase=histogram(
+            SLOT[:9], [0, 1662, 317, 15, 0, 0, 0, 0, 5, 1], 0.25)))
+        rows.append(row("cell", second, "edge-o1", cell="3", slot_latency_seconds=histogram(SLOT[:2], [n, n, n], 2e-4 * n)))
+        rows.append(row("cell", second, "edge-o1", cell="4", connected_ues=3))
+    return rows
+
+
+def sliced_rows(last, step):
+    """A device cut into 3 + 2 slices for radio and AI, cut anew at 90 s into 3 + 4; an A30 of which one slice tells no workload and names
+    its profile only at times; two whole devices, one for each workload; one that is cut into slices nobody knows the size of."""
+    rows = []
+    for second in range(0, last + 1, step):
+        n = second // step
+        mig = {"device": "GPU-m"}
+        rows.append(row("accelerator", second, "edge-o1", **mig, model="H100", engine_active=0.25 + 0.125 * (n % 2), power_watts=300.0,
+                        energy_joules=300.0 * second))
+        rows.append(row("accelerator", second, "edge-o1", **mig, slice="1", slice_profile="3g.40gb", workload="ran",
+                        engine_active=0.5 + 0.125 * (n % 3), memory_used_bytes=20e9, memory_total_bytes=40e9))
+        if second < 90:
+            rows.append(row("accelerator", second, "edge-o1", **mig, slice="2", slice_profile="2g.20gb", workload="ai",
+                            engine_active=0.75, memory_used_bytes=10e9, memory_free_bytes=10e9))
+        else:
+            rows.append(row("accelerator", second, "edge-o1", **mig, slice="2", slice_profile="4g.40gb", workload="ai",
+                            engine_active=0.25, memory_used_bytes=30e9))
+        a30 = {"device": "GPU-n", "model": "NVIDIA A30"}
+        rows.append(row("accelerator", second, "edge-m1", **a30, engine_active=0.5, energy_joules=100.0 * second))
+        rows.append(row("accelerator", second, "edge-m1", **a30, slice="3", slice_profile="2g.12gb" if n % 2 else None,
+                        engine_active=0.5 + 0.25 * (n % 2)))
+        rows.append(row("accelerator", second, "edge-m1", **a30, slice="5", slice_profile="1g.6gb", workload="ai", engine_active=0.25))
+        rows.append(row("accelerator", second, "edge-o1", device="GPU-w", workload="ran", sm_active=0.75, energy_joules=200.0 * second))
+        rows.append(row("accelerator", second, "edge-o1", device="GPU-x", workload="ai", sm_active=1.0, energy_joules=400.0 * second))
+    return rows
+
+
 def by_time(rows):
     """Rows in order of their times; one instant of one node and stream keeps its order."""
     return sorted(rows, key=lambda r: (r["ts"], r["stream"]))
@@ -215,7 +267,13 @@ def late(stream, second, node, appended, **values):
     return {**row(stream, second, node, **values), "append_time": stamp(appended)}
 
 
+def arriving(rows):
+    """Rows in the order in which the bus has them."""
+    return sorted(rows, key=lambda r: r.get("append_time", stamp((micros(r["ts"]) - micros(stamp(0))) / SECOND + 1)))
+
+
 END = [{"tick": stamp(240)}, {"tick": stamp(400)}]
+LATER = [{"tick": stamp(600)}, {"tick": stamp(1000)}]
 INPUTS = {
     "accelerator_capacity": by_time(accelerator_rows(40, 2) + second_server_rows(40, 4))
     + [late("accelerator", 5, "edge-m1", 42, device="GPU-a", utilization=1.0, power_watts=9999.0)] + END,
@@ -228,10 +286,15 @@ INPUTS = {
     + [late("cell", 5, "edge-m1", 152, gnb="101", cell="0", dl_prb_utilization=1.0, connected_ues=999)] + END,
     "fronthaul_deadlines": by_time(fronthaul_rows(150))
     + [late("fronthaul", 5, "edge-m1", 152, cell="0", rx_late_packets=9_000_000, rx_latest_seconds=1.0)] + END,
+    "mig_capacity": by_time(accelerator_rows(150, 15) + sliced_rows(150, 15)) + END,
+    # A row that is late for the windows that end by 120 s and in time for the others that hold it; one that is late for all.
+    "slot_budget": arriving(by_time(slot_rows(400)) + [
+        late("cell", 55, "edge-m1", 152, gnb="101", cell="0", slot_latency_max_seconds=9e-3),
+        late("cell", 5, "edge-m1", 395, gnb="101", cell="0", slot_latency_max_seconds=9e-1)]) + LATER,
     # The third minute has no inference at Oslo: its row stands with nulls.
     "site_capacity": by_time(
         accelerator_rows(165, 15) + second_server_rows(165, 15) + [r for r in inference_rows(165) if r["node"] != "edge-o1" or r["ts"] < stamp(120)]
-        + timing_rows(165)) + END,
+        + timing_rows(165) + sliced_rows(165, 15) + cell_rows(165) + fronthaul_rows(165)) + END,
 }
 
 
@@ -304,9 +367,9 @@ class Time:
         return self.marks[stream]
 
 
-def windows(lines, streams, width):
-    """Closed windows in order: (start in seconds since T0, rows)."""
-    width *= SECOND
+def windows(lines, streams, width, slide):
+    """Closed windows in order: (start in microseconds, rows)."""
+    width, slide = width * SECOND, slide * SECOND
     state, seen, seqs, time = {}, set(), {}, Time()
     open_windows, closed, through, append = {}, [], None, None
     for line in lines:
@@ -323,10 +386,11 @@ def windows(lines, streams, width):
                 time.see(append, None)
             else:
                 seen.add(name)
-                start = micros(line["ts"]) // width * width
                 risen = with_rises(state, line)
-                if through is None or start + width > through:
-                    open_windows.setdefault(start, []).append(risen)
+                last = micros(line["ts"]) // slide * slide
+                for start in range(last - width + slide, last + slide, slide):
+                    if through is None or start + width > through:
+                        open_windows.setdefault(start, []).append(risen)
                 time.see(append, line)
         else:
             time.see(append, None)
@@ -371,7 +435,8 @@ def merged(rows, name):
     if not v:
         return None
     assert all(h["bounds"] == v[0]["bounds"] for h in v)
-    return {"bounds": v[0]["bounds"], "counts": [sum(c) for c in zip(*(h["counts"] for h in v))], "count": sum(h["count"] for h in v)}
+    return {"bounds": v[0]["bounds"], "counts": [sum(c) for c in zip(*(h["counts"] for h in v))], "count": sum(h["count"] for h in v),
+            "sum": sum(h["sum"] for h in v)}
 
 
 def quantile(q, h):
@@ -548,6 +613,13 @@ def site_capacity(rows):
         memory = [(avg(d, "memory_used_bytes"), mean_total(d)) for d in devices]
         memory = [(one, whole) for one, whole in memory if one is not None and whole is not None]
         energy, tokens = total(a, "energy_joules_increase"), total(i, "generation_tokens_increase")
+        shares = []
+        for _, d in groups([r for r in g if r["stream"] == "accelerator" and r.get("core") is None], ["node", "device"]):
+            whole, cut = [r for r in d if r.get("slice") is None], [r for r in d if r.get("slice") is not None]
+            if whole:
+                shares.append(radio_share(whole, cut))
+        spared = [max(0.0, 1.0 - busy - guard) for busy, guard, _, _ in shares if busy is not None]
+        ran, ai = summed(s[2] for s in shares), summed(s[3] for s in shares)
         yield {**key, "accelerators": len(devices) if a else None,
                "accelerator_utilization_avg_ratio": sum(used) / len(used) if used else None,
                "accelerator_headroom_ratio": min(spare, default=None),
@@ -557,28 +629,153 @@ def site_capacity(rows):
                "requests_waiting_max": most(i, "requests_waiting"), "kv_cache_usage_max_ratio": most(i, "kv_cache_usage_ratio"),
                "joules_per_token": over(energy, tokens),
                "clock_offset_max_seconds": max((abs(v) for v in values(c, "offset_seconds")), default=None),
-               "clock_not_locked_ratio": not_locked(c)}
+               "clock_not_locked_ratio": not_locked(c),
+               "ran_accelerator_utilization_max_ratio": max((s[0] for s in shares if s[0] is not None), default=None),
+               "sellable_accelerator_headroom_ratio": sum(spared) / len(spared) if spared else None,
+               "sellable_accelerators": sum(spared) if spared else None,
+               "ran_energy_by_slice_activity_joules": ran, "ai_energy_by_slice_activity_joules": ai,
+               "ai_joules_per_token_by_slice_activity": over(ai, tokens), **site_radio(g, ran)}
 
 
-PIPELINES = {
-    "accelerator_capacity": (accelerator_capacity, ["accelerator"], 10),
-    "cell_capacity": (cell_capacity, ["cell"], 60),
-    "fronthaul_deadlines": (fronthaul_deadlines, ["fronthaul"], 60),
-    "host_load": (host_load, ["host"], 10),
-    "link_use": (link_use, ["link"], 10),
-    "inference_latency": (inference_latency, ["inference"], 60),
-    "timing_health": (timing_health, ["timing"], 60),
-    "site_capacity": (site_capacity, ["accelerator", "inference", "timing"], 60),
+def slot_budget(rows):
+    for key, g in groups(rows, ["region", "site", "node", "gnb", "cell"]):
+        h, counted = merged(g, "slot_latency_seconds_increase"), total(g, "late_slots_increase")
+        if h is None and counted is None:
+            continue
+        mu = most(g, "numerology")
+        slot = None if mu is None else 1e-3 / 2**mu
+        ways = [total(g, f"{way}_slots_increase") for way in ("dl", "ul")]
+        slots = h["count"] if h else None if None in ways else sum(ways)
+        # Beyond the last bound nobody knows: all of the last bucket is late. Elsewhere the slot's length is a bound.
+        above = None
+        if h and slot is not None:
+            ends = h["bounds"] + [float("inf")]
+            above = sum(c for c, end in zip(h["counts"], ends) if end > slot * (1 + 1e-12))
+        misses = first(counted, above)
+        allowed = None if slots is None else (1.0 - 0.9998) * slots
+        used = over(misses, allowed)
+        mean, p99 = over(h["sum"], h["count"]) if h else None, quantile(0.99, h)
+        yield {**key, "slot_seconds": slot, "slots": slots, "latency_avg_seconds": mean, "latency_p99_seconds": p99,
+               "latency_max_seconds": most(g, "slot_latency_max_seconds"), "budget_used_avg_ratio": over(mean, slot),
+               "budget_used_p99_ratio": over(p99, slot), "late_slots": misses, "misses_used_ratio": used,
+               "misses_left_ratio": None if used is None else max(0.0, 1.0 - used)}
+
+
+def size_of(profile):
+    """The slices of a MIG profile."""
+    return int(profile[profile.index("g.") - 1]) if profile else None
+
+
+def slices_of(model):
+    return 4 if "A30" in (model or "") else 7
+
+
+def of_slices(g):
+    """Reports of a device's slices with what the layout says of each: (slice, size, workload, engine activity)."""
+    out = []
+    for one, part in groups(g, ["slice"]):
+        for _, same in groups(part, ["slice_profile"]):
+            size = size_of(first(same[0].get("slice_profile"), most(part, "slice_profile")))
+            work = first(most(same, "workload"), most(part, "workload"))
+            out += [(one["slice"], size, work, v) for v in values(same, "engine_active")]
+    return out
+
+
+def summed(terms):
+    terms = [t for t in terms if t is not None]
+    return sum(terms) if terms else None
+
+
+def times(a, b):
+    return None if a is None or b is None else a * b
+
+
+def mig_capacity(rows):
+    kept = [r for r in rows if r.get("core") is None]
+    for key, g in groups(kept, ["site", "node", "device"]):
+        cut, parent = [r for r in g if r.get("slice") is not None], [r for r in g if r.get("slice") is None]
+        if not cut:
+            continue
+        reports = of_slices(cut)
+        names = {r["slice"] for r in cut}
+        instants = max(sum(r[0] == name for r in reports) for name in names) or None
+        whole = slices_of(first(most(parent, "model"), most(cut, "model")))
+        busy = lambda *works: summed(times(size, v) for _, size, work, v in reports if not works or work in works)
+        allocated = over(summed(size for _, size, _, _ in reports), instants)
+        memory = []
+        for _, part in groups(cut, ["slice", "slice_profile"]):
+            n = len(values(part, "engine_active"))
+            memory.append((times(avg(part, "memory_used_bytes"), n), times(mean_total(part), n)))
+        told = [(one, all_) for one, all_ in memory if one is not None and all_ is not None]
+        share = lambda part: None if part is None or instants is None else part / instants / whole
+        yield {"region": most(cut, "region"), **key, "instances": len(names), "slices_allocated": allocated,
+               "slices_free": None if allocated is None else whole - allocated, "utilization_ratio": share(busy()),
+               "allocated_utilization_ratio": over(busy(), summed(size for _, size, _, _ in reports)),
+               "ran_utilization_ratio": share(busy("ran")), "ai_utilization_ratio": share(busy("ai")),
+               "memory_used_bytes": over(summed(one for one, _ in memory), instants),
+               "memory_used_ratio": over(sum(one for one, _ in told), sum(all_ for _, all_ in told)) if told else None,
+               "device_engine_active_ratio": avg(parent, "engine_active"), "power_watts": avg(parent, "power_watts"),
+               "energy_joules": total(parent, "energy_joules_increase")}
+
+
+def radio_share(whole, cut):
+    """What the radio used most of a device, its guard, and the device's energy for radio and for AI."""
+    busy = first(most(whole, "sm_active"), most(whole, "engine_active"), most(whole, "utilization"))
+    energy, work = total(whole, "energy_joules_increase"), most(whole, "workload")
+    if not cut:
+        return (0.0 if work == "ai" else busy, 0.0 if work == "ai" else 0.1,
+                energy if work == "ran" else None, energy if work == "ai" else None)
+    reports = of_slices(cut)
+    if any(size is None for _, size, _, _ in reports):
+        used = busy
+    else:
+        of = lambda name: max((0.0 if work == "ai" else size * v for one, size, work, v in reports if one == name), default=0.0)
+        used = sum(of(name) for name in {r[0] for r in reports}) / slices_of(most(whole, "model"))
+    works = {first(most(same, "workload"), most(part, "workload"))
+             for _, part in groups(cut, ["slice"]) for _, same in groups(part, ["slice_profile"])}
+    activity = lambda *which: summed(times(size, v) for _, size, work, v in reports if not which or work in which)
+    split = lambda which: times(energy, over(activity(which), activity()))
+    return used, 0.1 if works != {"ai"} else 0.0, split("ran"), split("ai")
+
+
+def site_radio(g, energy_of_ran):
+    cells = [r for r in g if r["stream"] == "cell"]
+    packets = [r for r in g if r["stream"] == "fronthaul"]
+    each = [c for _, c in groups(cells, ["node", "gnb", "cell"])]
+    load = [first(avg(c, "dl_prb_utilization"), over(avg(c, "dl_prbs_used"), avg(c, "dl_prbs_available"))) for c in each]
+    load = [one for one in load if one is not None]
+    moved = (total(cells, "dl_bytes_increase") or 0.0) + (total(cells, "ul_bytes_increase") or 0.0) or None
+    energy = total(cells, "energy_joules_increase")
+    spent = summed([energy, energy_of_ran])
+    early, on_time, late_ones = (total(packets, f"rx_{name}_packets_increase") for name in ("early", "on_time", "late"))
+    received = None if None in (on_time, late_ones) else (early or 0.0) + on_time + late_ones
+    return {"cells": len(each) or None, "dl_prb_utilization_avg_ratio": sum(load) / len(load) if load else None,
+            "dl_prb_utilization_max_ratio": max(load, default=None), "radio_bytes": moved, "cell_energy_joules": energy,
+            "ran_joules_per_bit_by_slice_activity": over(spent, times(8.0, moved)), "fronthaul_late_ratio": over(late_ones, received)}
+
+
+PIPELINES = {  # the streams, the width of a window, and from one to the next
+    "accelerator_capacity": (accelerator_capacity, ["accelerator"], 10, 10),
+    "cell_capacity": (cell_capacity, ["cell"], 60, 60),
+    "fronthaul_deadlines": (fronthaul_deadlines, ["fronthaul"], 60, 60),
+    "host_load": (host_load, ["host"], 10, 10),
+    "link_use": (link_use, ["link"], 10, 10),
+    "inference_latency": (inference_latency, ["inference"], 60, 60),
+    "mig_capacity": (mig_capacity, ["accelerator"], 60, 60),
+    "timing_health": (timing_health, ["timing"], 60, 60),
+    "site_capacity": (site_capacity, ["accelerator", "inference", "timing", "cell", "fronthaul"], 60, 60),
+    "slot_budget": (slot_budget, ["cell"], 300, 60),
 }
 
 
 def answer(name):
     """The rows of the pipeline's closed windows."""
-    aggregate, streams, width = PIPELINES[name]
+    aggregate, streams, width, slide = PIPELINES[name]
     out = []
-    for start, rows in windows(INPUTS[name], streams, width):
-        opened = stamp(start / SECOND - micros(stamp(0)) / SECOND)
-        out += [{"window_start": opened, **r} for r in aggregate([r for r in rows if r["stream"] in streams])]
+    for start, rows in windows(INPUTS[name], streams, width, slide):
+        opened = start / SECOND - micros(stamp(0)) / SECOND
+        edges = {"window_start": stamp(opened), **({"window_end": stamp(opened + width)} if slide < width else {})}
+        out += [{**edges, **r} for r in aggregate([r for r in rows if r["stream"] in streams])]
     return out
 
 

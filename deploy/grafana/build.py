@@ -113,7 +113,7 @@ def falling(bad, warn):
 
 
 DASHBOARDS = [
-    dashboard("site", "site overview", "Accelerators, inference and timing of a site in one place.", [
+    dashboard("site", "site overview", "Accelerators, inference, timing and radio of a site in one place.", [
         stat("sites", COUNT, f"count(count by (site) (airan_site_accelerators{SITE}))"),
         stat("accelerators", COUNT, f"sum(airan_site_accelerators{SITE})"),
         stat("least headroom", RATIO, f"min(airan_site_accelerator_headroom_ratio{SITE})",
@@ -131,6 +131,20 @@ DASHBOARDS = [
         lines("largest clock offset", SECONDS, (f"airan_site_clock_offset_max_seconds{SITE}", "{{site}}"),
               about="1.1 us of the 1.5 us for TDD are the network's share (ITU-T G.8271.1)", steps=rising(0.5e-6, 1.1e-6)),
         lines("host CPU", RATIO, (f"airan_host_cpu_utilization_ratio{SITE}", "{{node}}")),
+        lines("accelerators to sell", COUNT, (f"airan_site_sellable_accelerators{SITE}", "{{site}}"),
+              about="Sum over the devices of 1 - most the radio used - guard of 0.10; a device without radio counts as a whole"),
+        lines("downlink PRBs in use", RATIO, (f"airan_site_dl_prb_utilization_ratio{SITE}", "mean {{site}}"),
+              (f"airan_site_dl_prb_utilization_max_ratio{SITE}", "fullest cell {{site}}"), steps=rising(0.7, 0.85)),
+        lines("energy by purpose, as power", WATTS,
+              (f"rate(airan_site_ran_energy_by_slice_activity_joules_total{SITE}[5m])", "accelerators, radio {{site}}"),
+              (f"rate(airan_site_ai_energy_by_slice_activity_joules_total{SITE}[5m])", "accelerators, AI {{site}}"),
+              (f"rate(airan_site_cell_energy_joules_total{SITE}[5m])", "cells {{site}}"),
+              about="Energy of shared devices by the activity of MIG slices"),
+        lines("energy per bit of the radio", JOULES, (f"airan_site_ran_energy_per_bit_by_slice_activity_joules{SITE}", "{{site}}"),
+              about="Cells and the radio's share of the accelerators, by transport-block bits"),
+        lines("energy per token of AI", JOULES, (f"airan_site_ai_energy_per_token_by_slice_activity_joules{SITE}", "{{site}}"),
+              about="AI's share of the accelerators by the activity of MIG slices"),
+        lines("late fronthaul packets", RATIO, (f"airan_site_fronthaul_late_ratio{SITE}", "{{site}}")),
     ]),
     dashboard("accelerator", "accelerators", "Each accelerator and MIG slice.", [
         lines("utilisation", RATIO, (f"airan_accelerator_utilization_ratio{SITE}", "{{node}} {{device}} {{slice}}")),
@@ -146,6 +160,13 @@ DASHBOARDS = [
         lines("temperature", CELSIUS, (f"airan_accelerator_temperature_max_celsius{SITE}", "{{node}} {{device}}"),
               steps=rising(80, 85)),
         lines("headroom", RATIO, (f"airan_accelerator_headroom_ratio{SITE}", "{{node}} {{device}} {{slice}}")),
+        lines("MIG: slices", COUNT, (f"airan_mig_slices_allocated{SITE}", "allocated {{node}} {{device}}"),
+              (f"airan_mig_slices_free{SITE}", "free {{node}} {{device}}"), (f"airan_mig_instances{SITE}", "instances {{node}} {{device}}")),
+        lines("MIG: utilisation", RATIO, (f"airan_mig_utilization_ratio{SITE}", "of the device {{node}} {{device}}"),
+              (f"airan_mig_allocated_utilization_ratio{SITE}", "of the allocated {{node}} {{device}}"),
+              about="Utilisation of the instances weighted by their slices"),
+        lines("MIG: for whom", RATIO, (f"airan_mig_ran_utilization_ratio{SITE}", "radio {{node}} {{device}}"),
+              (f"airan_mig_ai_utilization_ratio{SITE}", "AI {{node}} {{device}}")),
     ]),
     dashboard("timing", "timing", "PTP clocks: offset, path delay, lock.", [
         lines("offset, 99 % of reports below", SECONDS,
@@ -171,6 +192,12 @@ DASHBOARDS = [
               about="Share of the window's reports with at least 85 % of the PRBs in use"),
         lines("throughput", BYTES_PER_SECOND, (f"airan_cell_dl_bytes_per_second{SITE}", "downlink {{gnb}} {{cell}}"),
               (f"airan_cell_ul_bytes_per_second{SITE}", "uplink {{gnb}} {{cell}}")),
+        lines("slot budget", RATIO, (f"airan_slot_budget_used_ratio{SITE}", "mean {{gnb}} {{cell}}"),
+              (f"airan_slot_budget_used_p99_ratio{SITE}", "p99 {{gnb}} {{cell}}"),
+              about="Time the scheduler took for a slot over the slot's length, over 5 min", steps=rising(0.7, 0.9)),
+        lines("allowed late slots", RATIO, (f"airan_slot_misses_used_ratio{SITE}", "used {{gnb}} {{cell}}"),
+              (f"airan_slot_misses_left_ratio{SITE}", "left {{gnb}} {{cell}}"),
+              about="1 used is the objective: 99.98 % of the slots in time, over 5 min", steps=rising(0.5, 1)),
         lines("connected UEs", COUNT, (f"airan_cell_connected_ues{SITE}", "{{gnb}} {{cell}}"),
               (f"airan_cell_connected_ues_max{SITE}", "most {{gnb}} {{cell}}")),
         lines("late packets", RATIO, (f"airan_fronthaul_late_ratio{SITE}", "{{node}} {{cell}}{{ru}}")),

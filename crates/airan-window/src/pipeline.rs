@@ -73,9 +73,19 @@ const BUILTIN: &[(&str, &str, &str)] = &[
         include_str!("../../../pipelines/link_use/query.sql"),
     ),
     (
+        "mig_capacity",
+        include_str!("../../../pipelines/mig_capacity/pipeline.yaml"),
+        include_str!("../../../pipelines/mig_capacity/query.sql"),
+    ),
+    (
         "site_capacity",
         include_str!("../../../pipelines/site_capacity/pipeline.yaml"),
         include_str!("../../../pipelines/site_capacity/query.sql"),
+    ),
+    (
+        "slot_budget",
+        include_str!("../../../pipelines/slot_budget/pipeline.yaml"),
+        include_str!("../../../pipelines/slot_budget/query.sql"),
     ),
     (
         "timing_health",
