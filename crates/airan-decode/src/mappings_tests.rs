@@ -357,6 +357,59 @@ fn aerials_cell_and_fronthaul() {
     assert_eq!(decoded.tally.sample_rows, 0);
 }
 
+/// Scenario: cells and fronthaul over OTLP, by the names of TS 28.552 and by those of the columns; and in Prometheus text. One value is of no
+/// cell, and one counts a period.
+/// Guarantees: percent becomes a ratio, a cumulative sum a counter, a delta its rise, a histogram a histogram; what names no cell or has
+/// no start stays in `sample`.
+#[test]
+fn cells_and_fronthaul_of_senders_without_an_exporter() {
+    let at = |value: Value, more: Value| {
+        let mut point = json!({"startTimeUnixNano": "1795514000000000000", "timeUnixNano": "1795514390000000000", "attributes": [
+            {"key": "cell", "value": {"stringValue": "7"}}, {"key": "gnb", "value": {"stringValue": "g1"}}]});
+        for part in [value, more] {
+            point.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
+        }
+        point
+    };
+    let gauge = |name: &str, value: f64| json!({"name": name, "gauge": {"dataPoints": [at(json!({"asDouble": value}), json!({}))]}});
+    let sum = |name: &str, temporality: u8, value: f64| {
+        let points = [at(json!({"asDouble": value}), json!({}))];
+        json!({"name": name, "sum": {"isMonotonic": true, "aggregationTemporality": temporality, "dataPoints": points}})
+    };
+    let no_cell = json!({"name": "RRU.PrbTotDl", "gauge": {"dataPoints": [at(json!({"asDouble": 1.0}), json!({"attributes": []}))]}});
+    let latency = at(
+        json!({"count": "3", "sum": 3e-4, "explicitBounds": [1e-4, 5e-4], "bucketCounts": ["2", "1", "0"]}),
+        json!({}),
+    );
+    let body = json!({"resourceMetrics": [{
+    "resource": {"attributes": [{"key": "host.name", "value": {"stringValue": "du-1"}}]},
+    "scopeMetrics": [{"metrics": [
+        gauge("RRU.PrbTotDl", 75.0), gauge("RRU.PrbUsedUl", 32.0), gauge("RRC.ConnMean", 4.5), no_cell, sum("RRC.ConnEstabAtt", 1, 9.0),
+        sum("cell.dl_bytes", 2, 8e9), sum("cell.late_slots", 1, 2.0), gauge("cell.numerology", 1.0),
+        {"name": "cell.slot_latency_seconds", "histogram": {"aggregationTemporality": 2, "dataPoints": [latency]}},
+        sum("fronthaul.rx_late_packets", 2, 12.0), gauge("fronthaul.rx_latest_seconds", 2e-5),
+    ]}]}]});
+    let decoded = otlp::decode_json(&serde_json::to_vec(&body).unwrap(), &context()).unwrap();
+    check(&decoded);
+    has(
+        &row(&decoded, "cell"),
+        &json!({"node": "du-1", "gnb": "g1", "cell": "7", "dl_prb_utilization": 0.75, "ul_prbs_used": 32.0, "connected_ues": 4.5,
+            "dl_bytes": 8e9, "late_slots": null, "late_slots_increase": 2.0, "late_slots_increase_seconds": 390.0, "numerology": 1,
+            "slot_latency_seconds": {"bounds": [1e-4, 5e-4], "counts": [2, 1, 0], "sum": 3e-4, "count": 3}}),
+    );
+    has(&row(&decoded, "fronthaul"), &json!({"cell": "7", "rx_late_packets": 12.0, "rx_latest_seconds": 2e-5}));
+    let others: Vec<Value> = rows(&decoded, "sample").into_iter().map(|row| row["name"].clone()).collect();
+    assert_eq!(others, [json!("RRU.PrbTotDl"), json!("RRC.ConnEstabAtt")]);
+
+    let decoded = text(
+        b"# TYPE cell_dl_prb_utilization gauge\ncell_dl_prb_utilization{cell=\"7\",hostname=\"du-1\"} 0.5\n\
+          # TYPE cell_late_slots_total counter\ncell_late_slots_total{cell=\"7\",hostname=\"du-1\"} 3\n\
+          # TYPE fronthaul_rx_early_packets_total counter\nfronthaul_rx_early_packets_total{ru=\"r1\",hostname=\"du-1\"} 4\n",
+    );
+    has(&row(&decoded, "cell"), &json!({"node": "du-1", "dl_prb_utilization": 0.5, "late_slots": 3.0}));
+    has(&row(&decoded, "fronthaul"), &json!({"ru": "r1", "cell": null, "rx_early_packets": 4.0}));
+}
+
 /// Scenario: cAdvisor's tree: the root, a pod, its containers, one CPU of a container; limits that are none.
 /// Guarantees: pod and container are rows of their own; the root and single CPUs are in no column, so nothing counts twice;
 /// interfaces are added; a limit of 0 is none.
