@@ -117,12 +117,12 @@ impl Victim {
     /// One run of a tool, which ends by itself and well, unless it is killed before.
     ///
     /// # Errors
-    /// If it ends with an error that does not say `excuse`, or has not ended after `limit`.
+    /// If it ends with an error that says none of `excuses`, or has not ended after `limit`.
     pub async fn errand(
         &mut self,
         end: Option<&End>,
         limit: Duration,
-        excuse: Option<&str>,
+        excuses: &[&str],
         kills: &mut Kills,
     ) -> Result<()> {
         let (crash_at, limit) = match end {
@@ -136,7 +136,7 @@ impl Victim {
                 *kills.points.entry(name.to_owned()).or_default() += 1;
             }
             (Some(status), _) if status.success() => {}
-            (Some(_), _) if excuse.is_some_and(|excuse| self.says(excuse)) => {}
+            (Some(_), _) if excuses.iter().any(|excuse| self.says(excuse)) => {}
             (Some(status), _) => bail!("{} ended with {status}: see {}", self.name, self.log().display()),
             (None, _) if matches!(end, Some(End::Kill { .. })) => {
                 self.kill()?;

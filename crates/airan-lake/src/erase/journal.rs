@@ -68,10 +68,18 @@ impl Erasure {
         Path::from_iter([ERASURES, &self.id])
     }
 
-    /// Names of the requests to restate what it touched, the one that covers everything last. What it touches may have grown
-    /// from one run to the next, and requests do not change.
+    /// Names of the requests to restate what it touched, of every run. What it touches may have grown from one run to the next,
+    /// and requests do not change.
     pub fn request_ids(&self) -> Vec<String> {
-        (1..=self.parts).map(|parts| format!("{}-{parts}", self.id)).collect()
+        (1..=self.parts).flat_map(|parts| [self.settling_id(parts), self.restating_id(parts)]).collect()
+    }
+
+    fn settling_id(&self, parts: u64) -> String {
+        format!("{}-{parts}-settle", self.id)
+    }
+
+    fn restating_id(&self, parts: u64) -> String {
+        format!("{}-{parts}", self.id)
     }
 
     /// Where the newest revisions of a table's windows are written down, for all it touches by now.
@@ -93,21 +101,29 @@ impl Erasure {
         all
     }
 
-    /// The request to restate all it has touched, for `pipelines`, which read its tables; `None` where nothing is to be restated.
-    pub fn request(&self, pipelines: &[String]) -> Option<Request> {
+    /// The two requests to restate all it has touched, for `pipelines`, which read its tables; `None` where nothing is to be
+    /// restated.
+    ///
+    /// When the first is done, every window has closed, and every result that was still being computed from erased rows when
+    /// they went has been committed. Then the newest revisions are written down ([`Lake::note_windows`]). What the second
+    /// gives is made of the rows that are left, and has a higher revision; where it gives nothing, no row is left.
+    pub fn requests(&self, pipelines: &[String]) -> Option<[Request; 2]> {
         let affected = || self.affected.values().flatten();
         let spans = || affected().flat_map(|(_, spans)| spans);
         let from = spans().map(|span| span.0).min()?;
         let to = spans().map(|span| span.1).max()?;
-        let id = self.request_ids().pop()?;
         if pipelines.is_empty() {
             return None;
         }
         let sites: BTreeSet<&String> = affected().map(|(site, _)| site).collect();
-        let sites = sites.into_iter().cloned().collect();
-        let mut request = Request::new(RequestReason::Erase, from, to, self.at);
-        (request.id, request.pipelines, request.sites) = (id, pipelines.to_vec(), sites);
-        Some(request)
+        let request = |id: String| {
+            let mut request = Request::new(RequestReason::Erase, from, to, self.at);
+            request.id = id;
+            request.pipelines = pipelines.to_vec();
+            request.sites = sites.iter().copied().cloned().collect();
+            request
+        };
+        Some([request(self.settling_id(self.parts)), request(self.restating_id(self.parts))])
     }
 
     /// Whether everything in `found` is written down.

@@ -3,9 +3,12 @@
 //! ```text
 //!  publish ─▶ find rows ─▶ note what goes (_erasures/<id>/) ─▶ rewrite their files without them, Delta commit ─┐
 //!                 ▲──────────────────────── until none is found ───────────────────────────────────────────────┘
-//!          ─▶ note the newest revisions of the windows ─▶ request a restatement, wait ─▶ rows of older revisions go
-//!          ─▶ forget the erasure
+//!          ─▶ request a restatement, wait ─▶ note the newest revisions of the windows
+//!          ─▶ request a restatement, wait ─▶ rows of older revisions go ─▶ forget the erasure
 //! ```
+//!
+//! The first restatement is there for what was under way: windows that were open, and results that a shard had computed from
+//! the rows and not committed yet. Were the revisions noted before it, such a result would look like one of afterwards.
 //!
 //! A run that was cut off anywhere is gone on with by the next one: what it had set out to do is written down before it is
 //! done, and each step first looks what is left. The files taken out go with vacuum a day later, or at once.
@@ -295,6 +298,9 @@ impl Lake {
                     )));
                 }
             }
+        }
+        if targets.is_empty() && skipped.is_empty() {
+            return Err(EraseError::Wrong("the lake has no raw table yet".to_owned()));
         }
         if targets.is_empty() {
             let columns: BTreeSet<&str> = skipped.iter().map(|(_, column)| column.as_str()).collect();

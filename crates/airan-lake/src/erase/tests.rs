@@ -130,6 +130,8 @@ async fn rows_of_which_the_condition_is_true_are_gone() {
 async fn what_cannot_be_erased_is_refused() {
     let (lake, _) = faulty_object();
     let mut writer = claim(&lake).await;
+    let empty = lake.begin_erasure("id = 1", &[], 0).await.unwrap();
+    assert!(lake.plan_erasure(&empty).await.unwrap_err().to_string().contains("no raw table yet"));
     writer.commit(&commit(1, vec![rows("host", 0..9), windows("w", &[(0, Some("s0"), 1, 0)])])).await.unwrap();
     for (condition, table, words) in [
         ("site = ", None, "cannot be asked"),

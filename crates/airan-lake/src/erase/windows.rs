@@ -65,7 +65,7 @@ struct Lying {
 
 impl Lake {
     /// Writes down the newest revisions of those windows of `table` that rows of `affected` may have been in. To be done after
-    /// the rows have gone and before their restatement is asked for. Doing it again changes nothing.
+    /// the first of [`Erasure::requests`] and before the second. Doing it again changes nothing.
     ///
     /// # Errors
     /// See [`EraseError`].

@@ -92,9 +92,10 @@ impl Tools {
         let mut erasure = lake.begin_erasure(&format!("node = '{ERASED}'"), &[], now).await.map_err(text)?;
         lake.erase(&mut erasure, now, |_| {}).await.map_err(text)?;
         let affected = erasure.affected_by(&["meter".to_owned()]);
-        lake.note_windows(&erasure, table, &affected, now).await.map_err(text)?;
-        if let Some(request) = erasure.request(std::slice::from_ref(&self.pipeline.spec.name)) {
-            self.restated(&request).await?;
+        if let Some([settle, restate]) = erasure.requests(std::slice::from_ref(&self.pipeline.spec.name)) {
+            self.restated(&settle).await?;
+            lake.note_windows(&erasure, table, &affected, now).await.map_err(text)?;
+            self.restated(&restate).await?;
             lake.erase_windows(&erasure, table, &affected, now).await.map_err(text)?;
         }
         for id in erasure.request_ids() {

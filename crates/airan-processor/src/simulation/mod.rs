@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use airan_lake::Lake;
+use airan_lake::{Lake, Request, RequestReason};
 use airan_model::catalog::Catalog;
 use airan_model::time::{Clock, HOUR, ManualClock, Micros};
 use arrow::array::{AsArray, RecordBatch};
@@ -320,6 +320,11 @@ impl Director {
     /// A node's rows and what was made of them go, while the weather kills the tool and the processor that does its restatement.
     /// Each is started again until it is done.
     async fn erase(&mut self) -> Result<(), String> {
+        // Somebody had everything computed again, and results of that come while the rows go.
+        let asked = Request::new(RequestReason::Backfill, T0, T0 + HOUR, self.clock.0.now());
+        self.lake(TOOL).request(&asked).await.map_err(|error| error.to_string())?;
+        let span = Duration::from_millis(self.dice.below(4_000));
+        self.pass(span).await;
         let one_in = 5 + self.dice.below(40);
         self.storm.blow(one_in);
         let (mut waited, mut last) = (Duration::ZERO, String::new());

@@ -114,20 +114,21 @@ impl Work<'_> {
         let report = report?;
         show(&report, "went");
         let affected_tables: Vec<String> = erasure.affected.keys().cloned().collect();
-        let mut windows = BTreeMap::new();
-        let mut names = Vec::new();
-        for pipeline in readers(self.known, &affected_tables) {
-            let streams: Vec<String> = pipeline.plan.streams().iter().map(|stream| stream.to_string()).collect();
-            let affected = erasure.affected_by(&streams);
-            let count = lake.note_windows(erasure, &pipeline.spec.table, &affected, self.clock.now()).await?;
-            eprintln!("{}: {count} windows of sites to be restated", pipeline.spec.table);
-            names.push(pipeline.spec.name.clone());
-            windows.insert(pipeline.spec.table.clone(), affected);
-        }
-        if let Some(request) = erasure.request(&names) {
-            self.restate(&request, catalog).await?;
-            for (table, affected) in &windows {
-                let done = lake.erase_windows(erasure, table, affected, self.clock.now()).await?;
+        let read: Vec<&Pipeline> = readers(self.known, &affected_tables).collect();
+        let names: Vec<String> = read.iter().map(|pipeline| pipeline.spec.name.clone()).collect();
+        if let Some([settle, restate]) = erasure.requests(&names) {
+            self.restate(&settle, catalog).await?;
+            let mut windows = BTreeMap::new();
+            for pipeline in read {
+                let streams: Vec<String> = pipeline.plan.streams().iter().map(|stream| stream.to_string()).collect();
+                let affected = erasure.affected_by(&streams);
+                let count = lake.note_windows(erasure, &pipeline.spec.table, &affected, self.clock.now()).await?;
+                eprintln!("{}: {count} windows of sites to be restated", pipeline.spec.table);
+                windows.insert(&pipeline.spec.table, affected);
+            }
+            self.restate(&restate, catalog).await?;
+            for (table, affected) in windows {
+                let done = lake.erase_windows(erasure, table, &affected, self.clock.now()).await?;
                 if let Some((first, last)) = done.span {
                     println!(
                         "{table}: {} windows of sites restated, {} left without rows, {} rows of older revisions taken out, \
