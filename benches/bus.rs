@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use airan_bus::{Bus, ConsumeError, Consumer, Event, Received, SendError};
 use airan_model::message::{Message, Rows};
@@ -22,6 +22,8 @@ pub struct BenchBus {
     // By partition.
     committed: Arc<Vec<AtomicI64>>,
     acknowledged: Arc<AtomicU64>,
+    // Over what time the messages come, all of them; None: they are there.
+    over: Option<Duration>,
 }
 
 impl BenchBus {
@@ -34,6 +36,11 @@ impl BenchBus {
     pub fn of_partitions(messages: Vec<Rows>, partitions: usize) -> BenchBus {
         let committed = (0..partitions).map(|_| AtomicI64::new(0)).collect();
         BenchBus { messages: Arc::new(messages), committed: Arc::new(committed), ..BenchBus::default() }
+    }
+
+    /// Messages that come to the one partition one after the other, all within `over`.
+    pub fn over(messages: Vec<Rows>, over: Duration) -> BenchBus {
+        BenchBus { over: Some(over), ..BenchBus::of(messages) }
     }
 
     /// Everything before it is committed, in every partition.
@@ -69,7 +76,13 @@ impl Bus for BenchBus {
     }
 
     async fn consumer(&self) -> Result<Box<dyn Consumer>, ConsumeError> {
-        Ok(Box::new(BenchConsumer { bus: self.clone(), spots: BTreeMap::new(), last: -1, is_assigned: false }))
+        Ok(Box::new(BenchConsumer {
+            bus: self.clone(),
+            spots: BTreeMap::new(),
+            last: -1,
+            is_assigned: false,
+            start: Instant::now(),
+        }))
     }
 
     async fn offsets(&self, _: i32) -> Result<(i64, i64), ConsumeError> {
@@ -87,6 +100,7 @@ struct BenchConsumer {
     // The partition of the message before: the next one is another's, if there is one.
     last: i32,
     is_assigned: bool,
+    start: Instant,
 }
 
 struct Spot {
@@ -102,7 +116,11 @@ impl Consumer for BenchConsumer {
             return Ok(Event::Assigned((0..self.bus.partitions()).collect()));
         }
         let messages = Arc::clone(&self.bus.messages);
-        let has_next = |spot: &Spot| !spot.is_paused && spot.next < messages.len();
+        let come = match self.bus.over {
+            Some(over) => (self.start.elapsed().as_secs_f64() / over.as_secs_f64() * messages.len() as f64) as usize,
+            None => messages.len(),
+        };
+        let has_next = |spot: &Spot| !spot.is_paused && spot.next < come.min(messages.len());
         let after = self.spots.range(self.last + 1..).chain(self.spots.range(..=self.last));
         let turn = after.filter(|(_, spot)| has_next(spot)).map(|(partition, _)| *partition).next();
         if let Some((partition, spot)) = turn.and_then(|of| Some((of, self.spots.get_mut(&of)?))) {

@@ -77,11 +77,15 @@ async fn lake(folder: &tempfile::TempDir) -> Result<Lake> {
     Ok(Lake::open(&stage::lake_settings(folder.path())?, Clock::system()).await?)
 }
 
-/// The whole stage with a commit each `interval` seconds. `extra`: commits and their files.
+/// How long rows come while commits are measured: two of the longest intervals, and some.
+const COMMITS_OVER: Duration = Duration::from_secs(130);
+
+/// The whole stage with a commit each `interval` seconds, while rows come as fast as their number asks for within
+/// [`COMMITS_OVER`]. `extra`: commits and their files.
 pub async fn commits(seconds: usize, interval: u64) -> Result<Part> {
     let messages = stage::messages(&stage::fleet()?.1, seconds);
     let folder = tempfile::tempdir()?;
-    let bus = BenchBus::of(messages);
+    let bus = BenchBus::over(messages, COMMITS_OVER);
     let lake = lake(&folder).await?;
     let meter = Meter::start();
     let work = Work::start(bus, lake, SHORT, 1, Some(Duration::from_secs(interval))).await?;

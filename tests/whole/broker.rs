@@ -4,15 +4,19 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long a read waits before the wire is looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A wire to a broker that can be cut: connections stay open and carry nothing, as when a switch on the way goes dark. What was
-/// on the way comes through when it is mended.
+/// on the way comes through when it is mended. Its port is free again when it is dropped.
 pub struct Wire {
+    port: u16,
     is_cut: Arc<AtomicBool>,
+    is_over: Arc<AtomicBool>,
+    listening: Option<JoinHandle<()>>,
 }
 
 impl Wire {
@@ -20,9 +24,13 @@ impl Wire {
     pub fn new(port: u16, target: u16) -> Wire {
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("the wire's port is free");
         let is_cut = Arc::<AtomicBool>::default();
-        let cut = Arc::clone(&is_cut);
-        std::thread::spawn(move || {
+        let is_over = Arc::<AtomicBool>::default();
+        let (cut, over) = (Arc::clone(&is_cut), Arc::clone(&is_over));
+        let listening = std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
                 while cut.load(Ordering::Relaxed) {
                     std::thread::sleep(LOOK_EVERY);
                 }
@@ -36,7 +44,7 @@ impl Wire {
                 }
             }
         });
-        Wire { is_cut }
+        Wire { port, is_cut, is_over, listening: Some(listening) }
     }
 
     pub fn cut(&self) {
@@ -45,6 +53,16 @@ impl Wire {
 
     pub fn mend(&self) {
         self.is_cut.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.mend();
+        // Wakes the listener, which then sees that it is over; what is connected goes on until its ends close.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let _ = self.listening.take().map(JoinHandle::join);
     }
 }
 
