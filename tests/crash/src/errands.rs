@@ -14,6 +14,7 @@ use crate::dice::Dice;
 use crate::erasure::Erasure;
 use crate::plan::{End, POINTS};
 use crate::results::Kills;
+use crate::sender::now_micros;
 use crate::victim::Victim;
 
 /// What a tool may take, from its start to its end.
@@ -43,7 +44,7 @@ const ERRANDS: [Errand; 4] = [
         excuses: &[],
     },
     Errand {
-        command: &["backfill", "crash", "--from", "2020-01-01", "--to", "2100-01-01", "--no-wait"],
+        command: &["backfill", "crash", "--no-wait"],
         points: &["processor.backfill"],
         // The first processor may be dead before it has opened the lake.
         excuses: &["has no rows of topic"],
@@ -72,13 +73,17 @@ pub async fn run(
     let mut dice = Dice::new(seed, 3);
     let errands = if erasure.is_some() { &ERRANDS[..] } else { &ERRANDS[..2] };
     let condition = erasure.map(Erasure::condition).unwrap_or_default();
+    let (yesterday, tomorrow) = (date(now_micros() - DAY), date(now_micros() + DAY));
     // The lake is made by the first processor.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     while !done.load(Ordering::Relaxed) {
         let errand = errands[dice.between(0, errands.len() as u64 - 1) as usize];
-        let of_erasure = ["--where", &condition];
-        let more = if errand.command == ERASE.command { &of_erasure[..] } else { &[] };
-        let mut tool = tool(binary, folder, &[errand.command, more, &["--config", reader]].concat());
+        let more = match errand.command[0] {
+            "backfill" => vec!["--from", &yesterday, "--to", &tomorrow],
+            _ if errand.command == ERASE.command => vec!["--where", &condition],
+            _ => Vec::new(),
+        };
+        let mut tool = tool(binary, folder, &[errand.command, &more, &["--config", reader]].concat());
         let end = match dice.between(0, 99) {
             0..40 => point(errand.points, &mut dice),
             40..70 => Some(End::Kill { after: dice.millis(5, 400) }),
@@ -119,6 +124,20 @@ fn tool(binary: &Path, folder: &Path, command: &[&str]) -> Victim {
     Victim::new(&words.join("-"), "", binary, folder, command)
 }
 
+/// A day in microseconds.
+const DAY: i64 = 86_400_000_000;
+
+/// The date of a time, as `2026-01-31` (days to civil, as H. Hinnant's "chrono-compatible low-level date algorithms" has it).
+fn date(micros: i64) -> String {
+    let days = micros.div_euclid(DAY) + 719_468;
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let (day, month) = (of_year - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    format!("{:04}-{month:02}-{day:02}", year + era * 400 + i64::from(month <= 2))
+}
+
 /// Death at a point whose name begins with one of these.
 fn point(families: &[&str], dice: &mut Dice) -> Option<End> {
     let names: Vec<&'static str> =
@@ -130,6 +149,13 @@ fn point(families: &[&str], dice: &mut Dice) -> Option<End> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_of_days() {
+        for (days, of) in [(0, "1970-01-01"), (-1, "1969-12-31"), (19_782, "2024-02-29"), (20_785, "2026-11-28")] {
+            assert_eq!(date(days * DAY + 5), of);
+        }
+    }
 
     /// Guarantees: every named point that only tools come to is among those that errands are sent to.
     #[test]
