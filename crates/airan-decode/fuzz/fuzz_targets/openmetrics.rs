@@ -1,0 +1,9 @@
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|body: &[u8]| airan_decode_fuzz::run(|context| airan_decode::prometheus::decode(
+    body,
+    airan_decode::TextFormat::OpenMetrics,
+    context
+)));
