@@ -16,23 +16,8 @@ for tool in prometheus curl python3; do
     command -v "$tool" >/dev/null || { echo "$tool is missing: apt-get install prometheus curl python3"; exit 1; }
 done
 
-work=$(mktemp -d)
-pids=()
-finish() {
-    local status=$?
-    for pid in "${pids[@]}"; do
-        kill -9 "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-    done
-    if [ "$status" -ne 0 ]; then
-        for log in "$work"/*.log; do
-            echo "--- $log"
-            tail -n 40 "$log"
-        done
-    fi
-    rm -rf "$work"
-}
-trap finish EXIT
+# shellcheck source=tests/work.sh
+. tests/work.sh
 
 read -r http grpc admin prom < <(python3 -c '
 import socket

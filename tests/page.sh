@@ -24,23 +24,8 @@ if [ "$(cat "$node/playwright-core.version" 2>/dev/null)" != "$version" ]; then
     echo "$version" >"$node/playwright-core.version"
 fi
 
-work=$(mktemp -d)
-pids=()
-finish() {
-    local status=$?
-    for pid in "${pids[@]}"; do
-        kill -9 "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-    done
-    if [ "$status" -ne 0 ]; then
-        for log in "$work"/*.log; do
-            echo "--- $log"
-            tail -n 40 "$log"
-        done
-    fi
-    rm -rf "$work"
-}
-trap finish EXIT
+# shellcheck source=tests/work.sh
+. tests/work.sh
 
 read -r http grpc admin other < <(python3 -c '
 import socket

@@ -27,23 +27,8 @@ DEADLINE=120
 # Enough that each date has a file with descriptions once it is compacted (readers.py).
 ROWS=51000
 
-work=$(mktemp -d)
-pids=()
-finish() {
-    local status=$?
-    for pid in "${pids[@]}"; do
-        kill -9 "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-    done
-    if [ "$status" -ne 0 ]; then
-        for log in "$work"/*.log; do
-            echo "--- $log"
-            tail -n 40 "$log"
-        done
-    fi
-    rm -rf "$work"
-}
-trap finish EXIT
+# shellcheck source=tests/work.sh
+. tests/work.sh
 
 # until WHAT COMMAND...: runs COMMAND until it succeeds; ends the test when it has not before the deadline.
 until_it() {
