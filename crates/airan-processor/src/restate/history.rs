@@ -3,7 +3,7 @@
 //! A session over [`airan_lake::Lake::register`] is exactly what was committed at that moment. Tests bring one over tables in
 //! memory.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use airan_lake::{Lake, QueryError};
 use airan_model::schema;
@@ -14,7 +14,7 @@ use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
-use datafusion::functions_aggregate::expr_fn::max;
+use datafusion::functions_aggregate::expr_fn::{count, max};
 use datafusion::logical_expr::{Expr, lit};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use foldhash::fast::RandomState;
@@ -92,17 +92,30 @@ impl History {
         Ok(found)
     }
 
-    /// Sites with rows of a table in `[from, to)`.
-    pub async fn sites(&self, table: &str, span: (Micros, Micros)) -> Result<BTreeSet<Box<str>>, DataFusionError> {
-        let mut sites = BTreeSet::new();
-        let Some(frame) = self.table(table).await? else { return Ok(sites) };
-        let frame =
-            frame.filter(between(schema::TS, span.0, span.1))?.aggregate(vec![column(schema::SITE)], Vec::new())?;
-        for batch in frame.collect().await? {
-            let column = text(&batch, 0)?;
-            sites.extend(column.as_string::<i32>().iter().flatten().map(Box::from));
+    /// How many rows of a table each site has in `[from, to)`; of `sites` only, where there are any.
+    pub async fn rows_by_site(
+        &self,
+        table: &str,
+        sites: &[String],
+        span: (Micros, Micros),
+    ) -> Result<BTreeMap<Box<str>, u64>, DataFusionError> {
+        let mut found = BTreeMap::new();
+        let Some(frame) = self.table(table).await? else { return Ok(found) };
+        let mut filter = between(schema::TS, span.0, span.1);
+        if !sites.is_empty() {
+            filter = filter.and(any_of(schema::SITE, sites.iter().map(String::as_str)));
         }
-        Ok(sites)
+        let counted = frame.filter(filter)?.aggregate(vec![column(schema::SITE)], vec![count(column(schema::TS))])?;
+        for batch in counted.collect().await? {
+            let (site, rows) = (text(&batch, 0)?, as_ints(&batch, 1)?);
+            let rows = rows.as_primitive::<Int64Type>();
+            for (row, site) in site.as_string::<i32>().iter().enumerate() {
+                if let Some(site) = site {
+                    found.insert(site.into(), rows.value(row).unsigned_abs());
+                }
+            }
+        }
+        Ok(found)
     }
 
     async fn table(&self, name: &str) -> Result<Option<DataFrame>, DataFusionError> {
@@ -123,8 +136,13 @@ fn between(name: &str, from: Micros, to: Micros) -> Expr {
     column(name).gt_eq(time(from)).and(column(name).lt(time(to)))
 }
 
-fn any_of<'a>(name: &str, values: impl Iterator<Item = &'a str>) -> Expr {
-    column(name).in_list(values.map(lit).collect(), false)
+/// One of `values`, and between the first and the last: that is what a long list prunes files and pages by.
+fn any_of<'a>(name: &str, values: impl Iterator<Item = &'a str> + Clone) -> Expr {
+    let list = column(name).in_list(values.clone().map(lit).collect(), false);
+    match (values.clone().min(), values.max()) {
+        (Some(first), Some(last)) => column(name).gt_eq(lit(first)).and(column(name).lt_eq(lit(last))).and(list),
+        _ => list,
+    }
 }
 
 fn text(batch: &RecordBatch, index: usize) -> Result<arrow::array::ArrayRef, DataFusionError> {

@@ -87,10 +87,23 @@ fn differences(pipelines: &[Pipeline], wanted: &[Replayed], found: &[Replayed]) 
 }
 
 async fn run(catalog: &Catalog, pipelines: &[Pipeline], sent: &[Sent], cuts: &Cuts, asked: &[Request]) -> Replayed {
+    run_within((20_000, 2_000_000), catalog, pipelines, sent, cuts, asked).await
+}
+
+/// With so many windows and rows between two commits.
+async fn run_within(
+    budget: (u64, u64),
+    catalog: &Catalog,
+    pipelines: &[Pipeline],
+    sent: &[Sent],
+    cuts: &Cuts,
+    asked: &[Request],
+) -> Replayed {
     let messages = arriving(catalog, sent);
     // Shorter than the longest delay, and few looks back.
     let mut settings = testing::settings();
     settings.counters.idle = "2h".parse().unwrap();
+    (settings.restate.windows, settings.restate.rows) = budget;
     let replayed = replay_asked(&settings, catalog, pipelines, &messages, cuts, asked).await.unwrap();
     assert!(replayed.stopped.is_empty(), "{:?}", replayed.stopped);
     replayed
@@ -119,6 +132,11 @@ fn cuts() -> impl Strategy<Value = Cuts> {
 fn delays() -> impl Strategy<Value = Micros> {
     prop_oneof![6 => Just(0), 2 => 1i64..40, 1 => 100i64..1_000, 1 => Just(2 * 86_400)]
         .prop_map(|seconds| seconds * SECOND)
+}
+
+/// Windows and rows between two commits.
+fn budgets() -> impl Strategy<Value = (u64, u64)> {
+    (prop_oneof![1u64..8, Just(20_000)], prop_oneof![1u64..40, Just(2_000_000)])
 }
 
 /// node, part, kind of row, pause, value, delay
@@ -171,7 +189,7 @@ async fn small_pipelines(catalog: &Catalog) -> Vec<Pipeline> {
 
 /// Scenario: rows of three nodes at two sites, each on its way for no time, seconds, minutes or days; counters with resets; on
 /// one or two partitions; cut into batches, committed and restarted anywhere, so that restatements are also lost between
-/// computing and committing; sometimes with a request for everything.
+/// computing and committing; a few windows or rows, or all, in one round; sometimes with a request for everything.
 /// Guarantees: promise 3 and W2: the newest revision of every window, its completeness included, is that of a run in which
 /// every row came at once; revisions are counted without gaps, and no row is lost.
 #[test]
@@ -179,8 +197,9 @@ fn however_late_rows_are_windows_end_as_if_they_had_come_at_once() {
     let (runtime, catalog) = (runtime(), testing::catalog());
     let pipelines = runtime.block_on(small_pipelines(&catalog));
     let request = prop::option::of((any::<bool>(), 0i64..300, 10i64..500));
-    let any_run = (lines(), cuts(), 1i32..3, request);
-    let property = |(lines, cuts, partitions, request): (Vec<Line>, Cuts, i32, Option<(bool, i64, i64)>)| {
+    let any_run = (lines(), cuts(), 1i32..3, request, budgets());
+    type AnyRun = (Vec<Line>, Cuts, i32, Option<(bool, i64, i64)>, (u64, u64));
+    let property = |(lines, cuts, partitions, request, budget): AnyRun| {
         let sent = sent(&lines);
         runtime.block_on(async {
             let wanted = [in_order(&catalog, &pipelines, &sent).await];
@@ -190,7 +209,7 @@ fn however_late_rows_are_windows_end_as_if_they_had_come_at_once() {
                 let is_here = |sent: &&Sent| partition_of(sent.row["site"].as_str().unwrap(), partitions) == partition;
                 let here: Vec<Sent> = sent.iter().filter(is_here).cloned().collect();
                 // In a replay every site is of partition 0 of 1.
-                found.push(run(&catalog, &pipelines, &here, &cuts, &asked).await);
+                found.push(run_within(budget, &catalog, &pipelines, &here, &cuts, &asked).await);
             }
             let differences = differences(&pipelines, &wanted, &found);
             prop_assert!(differences.is_empty(), "{:#?}", differences);
@@ -200,6 +219,36 @@ fn however_late_rows_are_windows_end_as_if_they_had_come_at_once() {
         })
     };
     TestRunner::new(cases(200)).run(&any_run, property).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Scenario: a backfill of 150 sites, more than are read together, with fewer windows and rows in one round than they have.
+/// Guarantees: it comes to its end, and each window is restated once.
+#[tokio::test]
+async fn a_backfill_of_many_sites_gets_on_however_little_a_round_may_do() {
+    let catalog = testing::catalog();
+    let pipelines = [meters(&catalog).await];
+    let row = |site: usize, at: i64| {
+        let ts = T0 + at * SECOND;
+        let row = json!({"stream": "meter", "ts": format_rfc3339(ts), "node": format!("n{site}"), "part": "0",
+            "site": format!("s{site:03}"), "batch": format!("{:032x}", site + 1), "seq": at, "level": 1.0});
+        Sent { ts, delay: 0, row: row.as_object().unwrap().clone() }
+    };
+    // The rows of one site lie closer than those of the others.
+    let sent: Vec<Sent> = (0..150)
+        .flat_map(|site| (100..220).step_by(if site == 149 { 1 } else { 15 }).map(move |at| row(site, at)))
+        .collect();
+    let cuts = Cuts { restates: true, ..Cuts::default() };
+    let whole = in_order(&catalog, &pipelines, &sent).await;
+    for budget in [(200, 2_000_000), (20_000, 150), (1, 1)] {
+        let asked = [of_everything((false, 0, 1_000))];
+        let found = run_within(budget, &catalog, &pipelines, &sent, &cuts, &asked).await;
+        let differences = differences(&pipelines, std::slice::from_ref(&whole), std::slice::from_ref(&found));
+        assert!(differences.is_empty(), "{budget:?}: {differences:#?}");
+        let rows =
+            |windows: &[crate::replay::ReplayedWindow]| windows.iter().map(|of| of.rows.num_rows()).sum::<usize>();
+        assert_eq!(rows(&found.restated), rows(&found.windows), "{budget:?}");
+        assert!(rows(&found.restated) >= 150 * 3, "{budget:?}");
+    }
 }
 
 fn of_everything((erases, from, length): (bool, i64, i64)) -> Request {

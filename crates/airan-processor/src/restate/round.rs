@@ -11,7 +11,7 @@ use airan_lake::{Lake, QueryError, Request, RequestReason};
 use airan_model::causes;
 use airan_model::identity::partition_of;
 use airan_model::time::{DAY, HOUR, MINUTE, Micros};
-use airan_window::{Window, WindowError, Windows};
+use airan_window::{Cut, Window, WindowError, Windows};
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
@@ -33,8 +33,8 @@ const FIRST_SLICE: Micros = MINUTE;
 const SITES_AT_ONCE: usize = 64;
 /// A backfill that is still there after this much log time was left by whoever made it, as `--no-wait` does.
 const KEPT: Micros = 30 * DAY;
-/// Stretches of a request without rows that a round passes over.
-const EMPTY_STRETCHES: usize = 64;
+/// Stretches of a request that a round comes to, with and without rows.
+const STRETCHES: usize = 64;
 
 /// Why windows could not be restated. Their marks stay, and they are tried again.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +60,15 @@ pub(crate) struct Budget {
     pub windows: u64,
     /// Raw rows read.
     pub rows: u64,
+}
+
+impl Budget {
+    const UNBOUNDED: Budget = Budget { windows: u64::MAX, rows: u64::MAX };
+
+    /// How many windows of each of `sites` sites that is; at least one, so that a round always gets on.
+    fn windows_of_each(self, sites: usize) -> i64 {
+        i64::try_from((self.windows / sites.max(1) as u64).max(1)).unwrap_or(i64::MAX)
+    }
 }
 
 /// A round to be run.
@@ -226,7 +235,10 @@ impl Round {
         if reached.is_none_or(|reached| !reached.is_done && reached.next < first) {
             reached = Some(Reached { next: first, is_done: false });
         }
-        for _ in 0..EMPTY_STRETCHES {
+        // Longer stretches would cost more to find the sites of than to restate.
+        let stretch = self.budget.windows_of_each(SITES_AT_ONCE).saturating_mul(cut.slide().micros());
+        let mut is_news = true;
+        for _ in 0..STRETCHES {
             if self.is_spent() {
                 break;
             }
@@ -242,59 +254,75 @@ impl Round {
                 }
                 Rest::Work(from, to, end) => (from, to, end),
             };
-            let most = i64::try_from(self.budget.windows).unwrap_or(i64::MAX).saturating_mul(cut.slide().micros());
-            let to = to.min(from.saturating_add(most));
+            let to = to.min(from.saturating_add(stretch));
             let rows = (from, to.saturating_add(cut.overlap()));
             let sites = self.sites_of(history, request, &of, rows).await?;
             if sites.is_empty() {
                 // That this was the last stretch is for the next turn to say, which notes it.
-                reached = Some(Reached { next: to, is_done: false });
+                (reached, is_news) = (Some(Reached { next: to, is_done: false }), true);
                 continue;
             }
-            let sites = sites.into_iter().map(|site| (site, Spans::of(from, to))).collect();
+            let windows =
+                self.budget.windows_of_each(sites.len()).min(self.windows_of_rows(sites.values().sum(), cut, from, to));
+            let to = to.min(from.saturating_add(windows.saturating_mul(cut.slide().micros())));
+            let sites = sites.into_keys().map(|site| (site, Spans::of(from, to))).collect();
             let asked = Asked::Request(part.clone(), Reached { next: to, is_done: to >= end });
             // Raw rows are as they were in a backfill; where some are gone, the rows after them get other rises.
             let follow_from = (request.reason == RequestReason::Erase).then_some(end);
-            let restated = self.restate(history, pipeline, asked, sites, follow_from).await?;
-            outcome.restated.push(restated);
-            return Ok(());
+            outcome.restated.push(self.restate(history, pipeline, asked, sites, follow_from).await?);
+            (reached, is_news) = (Some(Reached { next: to, is_done: to >= end }), false);
         }
-        if let Some(reached) = reached {
+        if let Some(reached) = reached.filter(|_| is_news) {
             outcome.reached.push((part, reached));
         }
         Ok(())
     }
 
-    /// The request's sites that belong to this shard and may have rows in a span.
+    /// How many windows from `from` on may be restated, by the rows between it and `to`; at least one.
+    fn windows_of_rows(&self, rows: u64, cut: Cut, from: Micros, to: Micros) -> i64 {
+        let windows = (to.saturating_sub(from) / cut.slide().micros()).max(1);
+        let share = u128::from(self.budget.rows) * windows.unsigned_abs() as u128 / u128::from(rows.max(1));
+        i64::try_from(share).unwrap_or(i64::MAX).max(1)
+    }
+
+    /// The request's sites that belong to this shard and may have rows in a span, with how many there are.
     async fn sites_of(
         &self,
         history: &History,
         request: &Request,
         of: &Pipeline,
         span: (Micros, Micros),
-    ) -> Result<BTreeSet<Box<str>>, RestateError> {
-        let mut sites: BTreeSet<Box<str>> = request.sites.iter().map(|site| site.as_str().into()).collect();
-        if sites.is_empty() {
-            for stream in of.plan.streams() {
-                sites.extend(history.sites(stream, span).await?);
+    ) -> Result<BTreeMap<Box<str>, u64>, RestateError> {
+        let mut sites: BTreeMap<Box<str>, u64> = request.sites.iter().map(|site| (site.as_str().into(), 0)).collect();
+        let is_named = !sites.is_empty();
+        for stream in of.plan.streams() {
+            for (site, rows) in history.rows_by_site(stream, &request.sites, span).await? {
+                match sites.get_mut(&site) {
+                    Some(found) => *found += rows,
+                    None if is_named => {}
+                    None => drop(sites.insert(site, rows)),
+                }
             }
         }
-        sites.retain(|site| partition_of(site, self.partitions) == self.partition);
+        sites.retain(|site, _| partition_of(site, self.partitions) == self.partition);
         Ok(sites)
     }
 
     /// Restates the windows of `sites`, as many as the budget allows. Once it has come to `follow_from`, it looks for the
     /// windows whose rises change.
+    ///
+    /// What a request asks for is done whole: it is noted by how far it is, one time for all its sites, so a round that ended
+    /// for some of them before the others would have to begin again, for ever.
     async fn restate(
         &mut self,
         history: &History,
         pipeline: usize,
-        mut asked: Asked,
+        asked: Asked,
         sites: BTreeMap<Box<str>, Spans>,
         follow_from: Option<Micros>,
     ) -> Result<Restated, RestateError> {
         let of = Arc::clone(&self.setup.pipelines[pipeline]);
-        let slide = of.plan.cut().slide().micros();
+        let (slide, is_marked) = (of.plan.cut().slide().micros(), matches!(asked, Asked::Marks(_)));
         let (mut left, mut done) = (BTreeMap::<Box<str>, Spans>::new(), BTreeMap::<Box<str>, Spans>::new());
         for (site, spans) in &sites {
             let mut rest = spans.clone();
@@ -317,9 +345,10 @@ impl Round {
             .collect();
         let (mut rows, mut followers) = (Vec::new(), BTreeMap::<Box<str>, Spans>::new());
         let (mut windows, mut rows_read) = (0, 0);
-        for (number, ((from, to), sites)) in parts.iter().copied().enumerate() {
+        for ((from, to), sites) in parts {
+            let budget = if is_marked { self.budget } else { Budget::UNBOUNDED };
             let mut stretch = Stretch::new(self, history, &of, sites, (from, to)).await?;
-            let reached = stretch.run(self.budget).await?;
+            let reached = stretch.run(budget).await?;
             if follow_from.is_some_and(|follow_from| reached >= follow_from) {
                 stretch.follow(reached, self.horizon, &mut followers).await?;
             }
@@ -330,11 +359,7 @@ impl Round {
             windows += count;
             self.budget.windows = self.budget.windows.saturating_sub(count);
             sites.iter().for_each(|site| done.entry(Box::from(*site)).or_default().add(from, reached));
-            let next = parts.get(number + 1).map_or(reached, |part| reached.min(part.0.0));
-            if reached < to || (self.is_spent() && number + 1 < parts.len()) {
-                if let Asked::Request(_, at) = &mut asked {
-                    *at = Reached { next, is_done: false };
-                }
+            if is_marked && (reached < to || self.is_spent()) {
                 break;
             }
         }
@@ -370,6 +395,8 @@ fn by_pipeline(setup: &Setup, marked: Vec<(Key, Spans)>) -> Vec<(usize, Why, BTr
 /// up to the end of the last.
 struct Stretch<'a> {
     of: &'a Pipeline,
+    /// How many sites.
+    sites: usize,
     /// Windows that begin in it.
     span: (Micros, Micros),
     streams: Vec<EventOrder<'a>>,
@@ -402,6 +429,7 @@ impl<'a> Stretch<'a> {
         windows.resume(span.0.saturating_add(of.plan.cut().overlap()));
         Ok(Stretch {
             of,
+            sites: sites.len(),
             span,
             streams,
             windows,
@@ -418,7 +446,7 @@ impl<'a> Stretch<'a> {
         let (slide, overlap) = (cut.slide().micros(), cut.overlap());
         let grain = slide.min(HOUR);
         let (mut at, to) = self.span;
-        let most = i64::try_from(budget.windows.max(1)).unwrap_or(i64::MAX).saturating_mul(slide);
+        let most = budget.windows_of_each(self.sites).saturating_mul(slide);
         let to = to.min(at.saturating_add(most)).saturating_add(overlap);
         let one = at.saturating_add(cut.size());
         let mut grains = (FIRST_SLICE / grain).max(1);
