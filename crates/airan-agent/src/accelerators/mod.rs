@@ -12,6 +12,8 @@
 
 mod command;
 mod nvml;
+mod nvml_events;
+mod nvml_gpm;
 mod nvml_values;
 mod owner;
 mod reading;
@@ -86,7 +88,7 @@ impl Origin {
         // A command ends before whoever asked gives up.
         let within = deadline.mul_f64(0.8);
         Worker::start(&format!("airan-{}", self.as_str()), move |requests| match self {
-            Origin::Nvml => nvml::serve(&requests, &Clock::system()),
+            Origin::Nvml => nvml::serve(nvml::LIBRARY.as_ref(), &requests, &Clock::system()),
             Origin::NvidiaSmi => answer(&requests, || nvidia_smi(self.as_str(), within)),
             Origin::RocmSmi => answer(&requests, || rocm_smi(self.as_str(), within)),
         })
@@ -329,5 +331,11 @@ fn take(reading: Reading, origin: Origin, proc_path: &std::path::Path, shared: &
     shared.metrics.collections.with_label_values(&[STREAM, outcome]).inc();
 }
 
+#[cfg(test)]
+mod nvml_tests;
+#[cfg(test)]
+mod printed_tests;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

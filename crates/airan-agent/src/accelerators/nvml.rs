@@ -1,32 +1,31 @@
 //! NVML, loaded at run time: asks the driver about each device, and listens for XID errors in between.
 //!
 //! Runs on a thread of its own (see [`super::worker`]), for every call may block. One call that a device does not support leaves
-//! its value out; nothing else is an error but a library or a driver that is not there, or that has lost its devices.
+//! its value out; nothing else is an error but a library or a driver that is not there, or that has lost its devices. A device that
+//! is lost while it is asked is a row that says so.
 
-use std::collections::{HashMap, VecDeque};
+use std::cell::Cell;
+use std::ffi::OsStr;
 use std::time::Duration;
 
-use airan_model::time::{Clock as WallClock, Micros};
-use nvml_wrapper::bitmasks::event::EventTypes;
+use airan_model::time::Clock as WallClock;
 use nvml_wrapper::enum_wrappers::device::{
     Clock, ComputeMode, EccCounter, MemoryError, PcieUtilCounter, PerformanceState, TemperatureSensor,
 };
 use nvml_wrapper::enums::device::{SampleValue, UsedGpuMemory};
-use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::struct_wrappers::device::ProcessInfo;
 use nvml_wrapper::structs::device::FieldId;
-use nvml_wrapper::{Device, EventSet, Nvml};
+use nvml_wrapper::{Device, Nvml};
 
-use super::nvml_values::{self, FIELDS, Said, SliceSaid};
-use super::reading::{Process, Reading, Xid};
+use super::nvml_events::{self, Events, LISTEN};
+use super::nvml_gpm::Gpm;
+use super::nvml_values::{self, FIELDS, FIELDS_OF_ONE_LINK, Said, SliceSaid};
+use super::reading::{Process, Reading};
 use super::worker::{Next, Question, Requests, SourceError};
 
-/// How long one wait for an XID error may take, and so how much later a question may be answered.
-const LISTEN: Duration = Duration::from_millis(200);
-
-/// Most XID errors that wait for the next look. Over it the newest are dropped and counted.
-const XIDS_MAX: usize = 1_000;
+/// The library's name, which the loader finds where the driver was installed.
+pub(crate) const LIBRARY: &str = "libnvidia-ml.so.1";
 
 /// Most NVLinks of a device (`NVML_NVLINK_MAX_LINKS` of CUDA 12).
 const NVLINKS_MAX: u32 = 18;
@@ -34,10 +33,11 @@ const NVLINKS_MAX: u32 = 18;
 /// Most MIG devices of one device: seven, doubled for what is to come.
 const SLICES_MAX: u32 = 16;
 
-/// Answers questions until nobody asks any more. Loads the library at the first one, and again when it has lost its driver.
-pub(crate) fn serve(requests: &Requests, clock: &WallClock) {
+/// Answers questions until nobody asks any more. Loads `library`, a name or a path, at the first one, and again when it has lost its
+/// driver.
+pub(crate) fn serve(library: &OsStr, requests: &Requests, clock: &WallClock) {
     while let Some(question) = requests.next() {
-        match Nvml::init() {
+        match Nvml::builder().lib_path(library).init() {
             Err(error) => question.answer(Err(not_there(&error))),
             Ok(nvml) => {
                 if with_library(&nvml, requests, clock, question) == After::Ended {
@@ -58,11 +58,12 @@ enum After {
 }
 
 fn with_library(nvml: &Nvml, requests: &Requests, clock: &WallClock, first: Question) -> After {
-    let mut events = Events { set: listen(nvml), waiting: VecDeque::new(), dropped: 0, seen: HashMap::new() };
+    let mut events = nvml_events::listen(nvml);
+    let mut gpm = Gpm::new(nvml);
     let mut question = Some(first);
     loop {
         if let Some(question) = question.take() {
-            let reading = read(nvml, &mut events);
+            let reading = read(nvml, &mut events, &mut gpm);
             let reload = reading.is_err();
             question.answer(reading);
             if reload {
@@ -90,7 +91,7 @@ fn not_there(error: &NvmlError) -> SourceError {
     }
 }
 
-fn read(nvml: &Nvml, events: &mut Events<'_>) -> Result<Reading, SourceError> {
+fn read<'nvml>(nvml: &'nvml Nvml, events: &mut Events<'_>, gpm: &mut Gpm<'nvml>) -> Result<Reading, SourceError> {
     let count = nvml.device_count().map_err(|error| not_there(&error))?;
     if count == 0 {
         return Err(SourceError::Absent("NVML knows no device".to_owned()));
@@ -98,13 +99,12 @@ fn read(nvml: &Nvml, events: &mut Events<'_>) -> Result<Reading, SourceError> {
     let driver = nvml.sys_driver_version().ok();
     let mut reading = Reading::default();
     for index in 0..count {
-        match nvml.device_by_index(index) {
-            Ok(device) => {
-                if let Some(mut said) = said(&device, index) {
-                    said.driver_version.clone_from(&driver);
-                    said.xids = events.set.is_some().then(|| events.seen.get(&said.uuid).copied().unwrap_or_default());
-                    reading.entries.extend(nvml_values::entries(&said));
-                }
+        let device = nvml.device_by_index(index);
+        match device.and_then(|device| said(&device, index, gpm)) {
+            Ok(mut said) => {
+                said.driver_version.clone_from(&driver);
+                said.xids = events.seen.get(&said.uuid).copied();
+                reading.entries.extend(nvml_values::entries(&said));
             }
             Err(error @ (NvmlError::Uninitialized | NvmlError::Unknown)) => return Err(not_there(&error)),
             // One device that has fallen off the bus does not take the others with it.
@@ -116,55 +116,90 @@ fn read(nvml: &Nvml, events: &mut Events<'_>) -> Result<Reading, SourceError> {
     Ok(reading)
 }
 
-/// What the driver says about a device. None where it does not even say its UUID.
-fn said(device: &Device<'_>, index: u32) -> Option<Said> {
-    let utilization = device.utilization_rates().ok();
-    let limits = device.power_management_limit_constraints().ok();
-    let encoder = device.encoder_stats().ok();
-    let memory = |device: &Device<'_>| device.memory_info().ok().map(|m| [m.total, m.reserved, m.used, m.free]);
-    let ecc = |kind: MemoryError, since: EccCounter| device.total_ecc_errors(kind, since).ok();
-    let mig = device.mig_mode().ok().map(|mode| mode.current == 1);
+/// What calls answered, and whether one of them said that the device is gone.
+#[derive(Default)]
+struct Answers {
+    lost: Cell<bool>,
+}
+
+impl Answers {
+    /// The value; None where the device does not know it, or this process may not.
+    fn ok<T>(&self, answer: Result<T, NvmlError>) -> Option<T> {
+        if matches!(answer, Err(NvmlError::GpuLost | NvmlError::ResetRequired)) {
+            self.lost.set(true);
+        }
+        answer.ok()
+    }
+}
+
+/// What the driver says about a device.
+///
+/// # Errors
+/// Where it does not even say its UUID. A device that is lost while it is asked keeps its identity and nothing else: what it said
+/// before may be of any age.
+fn said<'nvml>(device: &Device<'nvml>, index: u32, gpm: &mut Gpm<'nvml>) -> Result<Said, NvmlError> {
+    let answers = Answers::default();
+    let uuid = device.uuid()?;
+    let identity = Said {
+        index: Some(index),
+        name: answers.ok(device.name()),
+        pci_bus_id: answers.ok(device.pci_info()).map(|pci| pci.bus_id),
+        vbios_version: answers.ok(device.vbios_version()),
+        gpm: gpm.since_last(&uuid, device),
+        uuid,
+        ..Said::default()
+    };
+    let said = measured(device, &answers, identity.clone());
+    Ok(if answers.lost.get() { Said { lost: true, gpm: Vec::new(), ..identity } } else { said })
+}
+
+fn measured(device: &Device<'_>, answers: &Answers, identity: Said) -> Said {
+    let utilization = answers.ok(device.utilization_rates());
+    let limits = answers.ok(device.power_management_limit_constraints());
+    let encoder = answers.ok(device.encoder_stats());
+    let memory = |device: &Device<'_>| {
+        let memory = answers.ok(device.memory_info())?;
+        Some([memory.total, memory.reserved, memory.used, memory.free])
+    };
+    let ecc = |kind: MemoryError, since: EccCounter| answers.ok(device.total_ecc_errors(kind, since));
+    let mig = answers.ok(device.mig_mode()).map(|mode| mode.current == 1);
     let (processes, processes_known) = processes(device);
     let slices = if mig == Some(true) { slices(device, &memory) } else { Vec::new() };
-    Some(Said {
-        uuid: device.uuid().ok()?,
-        index: Some(index),
-        name: device.name().ok(),
-        pci_bus_id: device.pci_info().ok().map(|pci| pci.bus_id),
-        driver_version: None,
-        vbios_version: device.vbios_version().ok(),
+    let links = nvlinks(device);
+    Said {
         utilization: [
             utilization.as_ref().map(|rates| rates.gpu),
             utilization.as_ref().map(|rates| rates.memory),
-            device.encoder_utilization().ok().map(|rate| rate.utilization),
-            device.decoder_utilization().ok().map(|rate| rate.utilization),
+            answers.ok(device.encoder_utilization()).map(|rate| rate.utilization),
+            answers.ok(device.decoder_utilization()).map(|rate| rate.utilization),
         ],
         encoder: encoder.map(|stats| [stats.session_count, stats.average_fps, stats.average_latency]),
         memory: memory(device),
         power: [
-            device.power_usage().ok(),
-            device.enforced_power_limit().ok(),
-            device.power_management_limit().ok(),
-            device.power_management_limit_default().ok(),
+            answers.ok(device.power_usage()),
+            answers.ok(device.enforced_power_limit()),
+            answers.ok(device.power_management_limit()),
+            answers.ok(device.power_management_limit_default()),
             limits.as_ref().map(|limits| limits.min_limit),
             limits.as_ref().map(|limits| limits.max_limit),
         ],
-        energy: device.total_energy_consumption().ok(),
-        temperature: device.temperature(TemperatureSensor::Gpu).ok(),
-        fan: device.fan_speed(0).ok(),
-        clocks: [Clock::SM, Clock::Memory, Clock::Graphics, Clock::Video].map(|clock| device.clock_info(clock).ok()),
-        clocks_max: [Clock::SM, Clock::Memory, Clock::Graphics].map(|clock| device.max_clock_info(clock).ok()),
-        throttle_reasons: device.current_throttle_reasons().ok().map(|reasons| reasons.bits()),
-        performance_state: device.performance_state().ok().and_then(performance_state),
-        pcie: [PcieUtilCounter::Send, PcieUtilCounter::Receive].map(|way| device.pcie_throughput(way).ok()),
-        pcie_replays: device.pcie_replay_counter().ok(),
+        energy: answers.ok(device.total_energy_consumption()),
+        temperature: answers.ok(device.temperature(TemperatureSensor::Gpu)),
+        fan: answers.ok(device.fan_speed(0)),
+        clocks: [Clock::SM, Clock::Memory, Clock::Graphics, Clock::Video]
+            .map(|clock| answers.ok(device.clock_info(clock))),
+        clocks_max: [Clock::SM, Clock::Memory, Clock::Graphics].map(|clock| answers.ok(device.max_clock_info(clock))),
+        throttle_reasons: answers.ok(device.current_throttle_reasons()).map(|reasons| reasons.bits()),
+        performance_state: answers.ok(device.performance_state()).and_then(performance_state),
+        pcie: [PcieUtilCounter::Send, PcieUtilCounter::Receive].map(|way| answers.ok(device.pcie_throughput(way))),
+        pcie_replays: answers.ok(device.pcie_replay_counter()),
         pcie_link: [
-            device.current_pcie_link_gen().ok(),
-            device.max_pcie_link_gen().ok(),
-            device.current_pcie_link_width().ok(),
-            device.max_pcie_link_width().ok(),
+            answers.ok(device.current_pcie_link_gen()),
+            answers.ok(device.max_pcie_link_gen()),
+            answers.ok(device.current_pcie_link_width()),
+            answers.ok(device.max_pcie_link_width()),
         ],
-        nvlinks: nvlinks(device),
+        nvlinks: (!links.is_empty()).then(|| links.iter().filter(|up| **up).count() as u32),
         ecc: [
             ecc(MemoryError::Corrected, EccCounter::Volatile),
             ecc(MemoryError::Uncorrected, EccCounter::Volatile),
@@ -172,15 +207,15 @@ fn said(device: &Device<'_>, index: u32) -> Option<Said> {
             ecc(MemoryError::Uncorrected, EccCounter::Aggregate),
         ],
         mig,
-        ecc_mode: device.is_ecc_enabled().ok().map(|mode| mode.currently_enabled),
-        persistence: device.is_in_persistent_mode().ok(),
-        compute_mode: device.compute_mode().ok().map(compute_mode),
-        fields: fields(device),
-        xids: None,
+        ecc_mode: answers.ok(device.is_ecc_enabled()).map(|mode| mode.currently_enabled),
+        persistence: answers.ok(device.is_in_persistent_mode()),
+        compute_mode: answers.ok(device.compute_mode()).map(compute_mode),
+        fields: fields(device, links.len() == 1),
         processes,
         processes_known,
         slices,
-    })
+        ..identity
+    }
 }
 
 fn slices(device: &Device<'_>, memory: &dyn Fn(&Device<'_>) -> Option<[u64; 4]>) -> Vec<SliceSaid> {
@@ -225,15 +260,16 @@ fn processes(device: &Device<'_>) -> (Vec<Process>, bool) {
     (processes, known)
 }
 
-/// How many links are up; None for a device without any.
-fn nvlinks(device: &Device<'_>) -> Option<u32> {
-    let links: Vec<bool> = (0..NVLINKS_MAX).map_while(|link| device.link_wrapper_for(link).is_active().ok()).collect();
-    (!links.is_empty()).then(|| links.into_iter().filter(|up| *up).count() as u32)
+/// Whether each link is up; none for a device without any.
+fn nvlinks(device: &Device<'_>) -> Vec<bool> {
+    (0..NVLINKS_MAX).map_while(|link| device.link_wrapper_for(link).is_active().ok()).collect()
 }
 
 /// Answers come in the order of the questions; the numbers in them are the driver's own.
-fn fields(device: &Device<'_>) -> Vec<(u32, f64)> {
-    let ids: Vec<FieldId> = FIELDS.iter().map(|(number, ..)| FieldId(*number)).collect();
+fn fields(device: &Device<'_>, one_link: bool) -> Vec<(u32, f64)> {
+    let of_link = if one_link { FIELDS_OF_ONE_LINK } else { &[] };
+    let asked = || FIELDS.iter().chain(of_link);
+    let ids: Vec<FieldId> = asked().map(|(number, ..)| FieldId(*number)).collect();
     let samples = device.field_values_for(&ids).unwrap_or_default();
     let value = |sample: Result<nvml_wrapper::struct_wrappers::device::FieldValueSample, NvmlError>| {
         Some(match sample.ok()?.value.ok()? {
@@ -243,7 +279,7 @@ fn fields(device: &Device<'_>) -> Vec<(u32, f64)> {
             SampleValue::I64(value) => value as f64,
         })
     };
-    FIELDS.iter().zip(samples).filter_map(|((number, ..), sample)| Some((*number, value(sample)?))).collect()
+    asked().zip(samples).filter_map(|((number, ..), sample)| Some((*number, value(sample)?))).collect()
 }
 
 fn performance_state(state: PerformanceState) -> Option<u32> {
@@ -253,93 +289,4 @@ fn performance_state(state: PerformanceState) -> Option<u32> {
 
 fn compute_mode(mode: ComputeMode) -> u32 {
     mode.as_c()
-}
-
-/// XID errors since the last look.
-struct Events<'nvml> {
-    // None: no device tells XID errors, or the driver does not let this process listen.
-    set: Option<EventSet<'nvml>>,
-    waiting: VecDeque<Xid>,
-    dropped: u64,
-    // By device: how many since this process listens, and the last one's code.
-    seen: HashMap<String, (u64, u64)>,
-}
-
-impl Events<'_> {
-    /// Waits for one event, at most [`LISTEN`].
-    fn wait(&mut self, clock: &WallClock) {
-        let Some(set) = &self.set else { return };
-        match set.wait(LISTEN.as_millis() as u32) {
-            Ok(event) if event.event_type.contains(EventTypes::CRITICAL_XID_ERROR) => {
-                let code = match event.event_data {
-                    Some(XidError::Value(code)) => Some(code),
-                    Some(XidError::Unknown) | None => None,
-                };
-                let device = event.device.uuid().unwrap_or_default();
-                self.take(clock.now(), device, code);
-            }
-            Ok(_) | Err(NvmlError::Timeout) => {}
-            // Would otherwise come back at once, over and over.
-            Err(error) => {
-                tracing::warn!(%error, "listening for XID errors fails: none will be told until the driver is loaded again");
-                self.set = None;
-            }
-        }
-    }
-
-    fn take(&mut self, at: Micros, device: String, code: Option<u64>) {
-        let seen = self.seen.entry(device.clone()).or_default();
-        *seen = (seen.0 + 1, code.unwrap_or(seen.1));
-        if self.waiting.len() < XIDS_MAX {
-            self.waiting.push_back(Xid { at, device, code });
-        } else {
-            self.dropped += 1;
-        }
-    }
-}
-
-/// A set with the XID errors of every device that tells them. A device that refuses costs the whole set, so it is left out of the
-/// next try.
-fn listen(nvml: &Nvml) -> Option<EventSet<'_>> {
-    let count = nvml.device_count().ok()?;
-    let tells = |index: &u32| {
-        let types = nvml.device_by_index(*index).and_then(|device| device.supported_event_types());
-        types.is_ok_and(|types| types.contains(EventTypes::CRITICAL_XID_ERROR))
-    };
-    let mut devices: Vec<u32> = (0..count).filter(tells).collect();
-    'again: while !devices.is_empty() {
-        let mut set = nvml.create_event_set().ok()?;
-        for (at, index) in devices.iter().enumerate() {
-            let device = nvml.device_by_index(*index).ok()?;
-            match device.register_events(EventTypes::CRITICAL_XID_ERROR, set) {
-                Ok(with) => set = with,
-                Err(error) => {
-                    tracing::info!(device = index, %error, "XID errors of a device cannot be listened for");
-                    devices.remove(at);
-                    continue 'again;
-                }
-            }
-        }
-        return Some(set);
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Scenario: more XID errors than fit between two looks.
-    /// Guarantees: the queue is bounded, what is dropped is counted, and the counter counts all.
-    #[test]
-    fn xid_errors_wait_in_a_bounded_queue() {
-        let mut events = Events { set: None, waiting: VecDeque::new(), dropped: 0, seen: HashMap::new() };
-        for code in 0..XIDS_MAX as u64 + 5 {
-            events.take(7, "GPU-1".into(), Some(code));
-        }
-        events.take(8, "GPU-1".into(), None);
-        assert_eq!((events.waiting.len(), events.dropped), (XIDS_MAX, 6));
-        assert_eq!(events.seen["GPU-1"], (XIDS_MAX as u64 + 6, XIDS_MAX as u64 + 4));
-        assert_eq!(events.waiting[0], Xid { at: 7, device: "GPU-1".into(), code: Some(0) });
-    }
 }

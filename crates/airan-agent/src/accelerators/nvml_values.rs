@@ -1,5 +1,7 @@
 //! What NVML says about one device, in NVML's own units, and what becomes of it.
 
+use nvml_wrapper::enums::gpm::GpmMetricId;
+
 use super::reading::{Entry, Process};
 
 /// A device, in the units of `nvml.h`. None: not supported by the device, not permitted, or an error of this one call.
@@ -7,6 +9,8 @@ use super::reading::{Entry, Process};
 pub(crate) struct Said {
     /// `nvmlDeviceGetUUID`.
     pub(crate) uuid: String,
+    /// The driver has lost it: nothing is known of it but its identity.
+    pub(crate) lost: bool,
     pub(crate) index: Option<u32>,
     pub(crate) name: Option<String>,
     pub(crate) pci_bus_id: Option<String>,
@@ -50,6 +54,8 @@ pub(crate) struct Said {
     pub(crate) compute_mode: Option<u32>,
     /// Of `nvmlDeviceGetFieldValues`, by the field's number.
     pub(crate) fields: Vec<(u32, f64)>,
+    /// Of `nvmlGpmMetricsGet`, between the look before and this one.
+    pub(crate) gpm: Vec<(GpmMetricId, f64)>,
     /// XID errors since this process listens, and the last one's code.
     pub(crate) xids: Option<(u64, u64)>,
     pub(crate) processes: Vec<Process>,
@@ -74,9 +80,6 @@ pub(crate) struct SliceSaid {
 }
 
 /// Fields of `nvmlDeviceGetFieldValues` that are asked for: number (`NVML_FI_DEV_*`), column, factor to base units.
-///
-/// Not among them: NVLink throughput. It needs a scope (which link) for each field, which the binding does not let one say, and
-/// the totals without one have another unit by GPU generation.
 pub(crate) const FIELDS: &[(u32, &str, f64)] = &[
     // NVLINK_{CRC_FLIT,CRC_DATA,REPLAY,RECOVERY}_ERROR_COUNT_TOTAL
     (38, "nvlink_crc_flit_errors", 1.0),
@@ -111,6 +114,26 @@ pub(crate) const FIELDS: &[(u32, &str, f64)] = &[
     (253, "power_brake_throttle_seconds", 1e-9),
 ];
 
+/// NVLINK_THROUGHPUT_DATA_{TX,RX}: KiB since the driver was loaded, of the link that the field's scope names. The binding leaves the
+/// scope at link 0, so they are asked only where that is the only one: of several, one would be taken for all.
+pub(crate) const FIELDS_OF_ONE_LINK: &[(u32, &str, f64)] =
+    &[(138, "nvlink_tx_bytes", 1024.0), (139, "nvlink_rx_bytes", 1024.0)];
+
+/// Measures of GPM that are asked for, with the column and the factor to base units. `nvml.h` has shares in percent and what goes over
+/// NVLink, all links together, in MiB a second.
+pub(crate) const GPM: &[(GpmMetricId, &str, f64)] = &[
+    (GpmMetricId::GraphicsUtil, "engine_active", 0.01),
+    (GpmMetricId::SmUtil, "sm_active", 0.01),
+    (GpmMetricId::SmOccupancy, "sm_occupancy", 0.01),
+    (GpmMetricId::AnyTensorUtil, "tensor_active", 0.01),
+    (GpmMetricId::DramBwUtil, "dram_active", 0.01),
+    (GpmMetricId::Fp64Util, "fp64_active", 0.01),
+    (GpmMetricId::Fp32Util, "fp32_active", 0.01),
+    (GpmMetricId::Fp16Util, "fp16_active", 0.01),
+    (GpmMetricId::NvlinkTotalTxPerSec, "nvlink_tx_bytes_per_second", 1_048_576.0),
+    (GpmMetricId::NvlinkTotalRxPerSec, "nvlink_rx_bytes_per_second", 1_048_576.0),
+];
+
 /// NVML's KB, as NVIDIA's exporters take it.
 const KB: f64 = 1_000.0;
 const MHZ: f64 = 1e6;
@@ -119,6 +142,10 @@ const MILLI: f64 = 1e-3;
 /// The rows of a device and its slices.
 pub(crate) fn entries(said: &Said) -> Vec<Entry> {
     let mut entry = Entry { device: said.uuid.clone(), ..Entry::default() };
+    identity(&mut entry, said);
+    if said.lost {
+        return vec![entry];
+    }
     let [gpu, memory, encoder, decoder] = said.utilization;
     for (column, percent) in [
         ("utilization", gpu),
@@ -153,21 +180,18 @@ pub(crate) fn entries(said: &Said) -> Vec<Entry> {
         entry.number(column, on.map(|on| f64::from(u8::from(on))));
     }
     entry.number("compute_mode", said.compute_mode.map(f64::from));
-    for (field, column, factor) in FIELDS {
+    for (field, column, factor) in FIELDS.iter().chain(FIELDS_OF_ONE_LINK) {
         let value = said.fields.iter().find(|(number, _)| number == field).map(|(_, value)| value * factor);
+        entry.number(column, value);
+    }
+    for (metric, column, factor) in GPM {
+        let value = said.gpm.iter().find(|(of, _)| of == metric).map(|(_, value)| value * factor);
         entry.number(column, value);
     }
     if let Some((count, code)) = said.xids {
         entry.number("xid_errors", Some(count as f64));
         entry.number("xid_last_code", Some(code as f64));
     }
-    entry.number("present", Some(1.0));
-    entry.text("model", said.name.clone());
-    entry.text("vendor", Some("NVIDIA"));
-    entry.text("device_index", said.index.map(|index| index.to_string()));
-    entry.text("pci_bus_id", said.pci_bus_id.clone());
-    entry.text("driver_version", said.driver_version.clone());
-    entry.text("firmware_version", said.vbios_version.clone());
     // With MIG on, processes belong to slices.
     if said.mig != Some(true) {
         own(&mut entry, &said.processes, said.processes_known);
@@ -175,6 +199,16 @@ pub(crate) fn entries(said: &Said) -> Vec<Entry> {
     let mut entries = vec![entry];
     entries.extend(said.slices.iter().map(|slice| slice_entry(&said.uuid, slice)));
     entries
+}
+
+fn identity(entry: &mut Entry, said: &Said) {
+    entry.number("present", Some(f64::from(u8::from(!said.lost))));
+    entry.text("model", said.name.clone());
+    entry.text("vendor", Some("NVIDIA"));
+    entry.text("device_index", said.index.map(|index| index.to_string()));
+    entry.text("pci_bus_id", said.pci_bus_id.clone());
+    entry.text("driver_version", said.driver_version.clone());
+    entry.text("firmware_version", said.vbios_version.clone());
 }
 
 const POWER: [&str; 6] = [
