@@ -2,7 +2,10 @@
 //!
 //! Temperatures convert only from degrees Celsius: Fahrenheit and kelvin need an offset, which no mapping has yet needed.
 
+use std::borrow::Cow;
 use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 /// What a column's numbers are counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +80,38 @@ impl Unit {
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+impl JsonSchema for Unit {
+    fn schema_name() -> Cow<'static, str> {
+        "Unit".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "enum": Unit::ALL.map(Unit::as_str)})
+    }
+}
+
+/// Any unit that a mapping may name, for the schema of its files.
+#[derive(Debug)]
+pub struct AnyUnit;
+
+impl JsonSchema for AnyUnit {
+    fn schema_name() -> Cow<'static, str> {
+        "AnyUnit".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "enum": known_units().collect::<Vec<_>>()})
     }
 }
 

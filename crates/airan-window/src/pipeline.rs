@@ -36,6 +36,11 @@ use airan_model::unit::Unit;
 
 pub use error::{PipelineError, Problem};
 
+/// The JSON Schema of a `pipeline.yaml`, as draft 2020-12.
+pub fn schema() -> schemars::Schema {
+    read::schema()
+}
+
 /// What makes a folder a pipeline.
 const SPEC: &str = "pipeline.yaml";
 const SQL: &str = "query.sql";
@@ -137,7 +142,7 @@ pub struct MetricSpec {
 }
 
 /// Type of a Prometheus metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MetricType {
     /// The value of the newest closed window.

@@ -81,10 +81,10 @@ enum Command {
     Test(commands::test::TestArgs),
     /// Checks configuration, catalog, inventory and pipelines without running anything
     Validate(commands::validate::ValidateArgs),
-    /// Prints the configuration's JSON Schema, with which editors complete and check it
+    /// Prints a JSON Schema, with which editors complete and check configuration, pipelines and catalog
     ///
-    /// Into a file, and as the first line of a configuration: `# yaml-language-server: $schema=airan.schema.json`.
-    Schema,
+    /// Into a file, and as the first line of what it describes: `# yaml-language-server: $schema=airan.schema.json`.
+    Schema(commands::schema::SchemaArgs),
     /// Prints the completion script of a shell
     ///
     /// For bash: `source <(airan completion bash)` in ~/.bashrc. For zsh: into a file `_airan` in a folder of $fpath. For fish:
@@ -171,7 +171,7 @@ impl Cli {
             Command::Inventory(command) => block_on(commands::inventory::run(command)),
             Command::Test(args) => block_on(commands::test::run(args)),
             Command::Validate(args) => block_on(commands::validate::run(args)),
-            Command::Schema => commands::schema::run(),
+            Command::Schema(args) => commands::schema::run(&args),
             Command::Completion(args) => commands::completion::run(&args, Cli::command()),
             Command::Man(args) => commands::man::run(&args, Cli::command()),
         }

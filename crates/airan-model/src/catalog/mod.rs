@@ -29,6 +29,11 @@ pub const TYPE_LABEL: &str = "__type__";
 /// In a target's values: every number that is not named.
 pub const ANY_OTHER: &str = "*";
 
+/// The JSON Schema of a file of the catalog, as draft 2020-12.
+pub fn schema() -> schemars::Schema {
+    file::schema()
+}
+
 /// The files of `config/catalog`, as built in.
 const BUILTIN: &[(&str, &str)] = &[
     ("config/catalog/accelerator.yaml", include_str!("../../../../config/catalog/accelerator.yaml")),

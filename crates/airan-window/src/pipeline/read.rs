@@ -3,6 +3,8 @@
 use airan_model::Place;
 use airan_model::settings::DurationSetting;
 use airan_model::unit::{self, Unit};
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 
@@ -17,28 +19,62 @@ const VIEW: &str = "_latest";
 /// What is usual for keys that have no natural value, for who forgets one.
 const USUAL: [(&str, &str); 3] = [("lateness", "10s"), ("staleness_windows", "3"), ("series_budget", "10000")];
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SpecText {
+    /// Of the pipeline: in logs and metrics.
+    #[schemars(with = "String", regex(pattern = "^[a-z][a-z0-9_]*$"))]
     name: Spanned<String>,
+    /// What it computes, by which formulae, and where those come from.
+    #[schemars(with = "String", length(min = 1))]
     description: Spanned<String>,
+    /// Of the results in the lake.
+    #[schemars(with = "String", regex(pattern = "^[a-z][a-z0-9_]*$"))]
     table: Spanned<String>,
+    /// How long a window waits for rows behind the newest; usual is 10s.
     lateness: DurationSetting,
+    /// A gauge without news for so many windows disappears; usual is 3.
+    #[schemars(with = "u32", range(min = 1))]
     staleness_windows: Spanned<u32>,
+    /// Most series of all metrics together in one shard; usual is 10000.
+    #[schemars(with = "u32", range(min = 1))]
     series_budget: Spanned<usize>,
+    /// Columns of the results that become metrics of Prometheus.
     #[serde(default)]
     metrics: Vec<MetricText>,
 }
 
-#[derive(Deserialize)]
+/// A metric of Prometheus.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct MetricText {
+    /// Column of the results.
+    #[schemars(with = "String")]
     column: Spanned<String>,
+    /// As Prometheus names metrics: with the unit, and of counters `_total`, at the end.
+    #[schemars(with = "String", regex(pattern = "^[a-z][a-z0-9_]*$"))]
     name: Spanned<String>,
+    /// A gauge shows the newest closed window; a counter adds the windows up.
     r#type: MetricType,
+    /// The base unit of the column.
+    #[schemars(with = "Unit")]
     unit: Spanned<String>,
+    /// What it says, for people.
+    #[schemars(with = "String", length(min = 1))]
     help: Spanned<String>,
+    /// Columns of the results that tell its series apart.
+    #[schemars(with = "Vec<String>")]
     labels: Vec<Spanned<String>>,
+}
+
+/// The JSON Schema of a `pipeline.yaml`, for editors. What it takes may still be refused: a name that does not end in its unit, a column
+/// that the SQL does not have.
+pub(super) fn schema() -> Schema {
+    let mut settings = SchemaSettings::draft2020_12();
+    settings.inline_subschemas = true;
+    let mut schema = settings.into_generator().into_root_schema_for::<SpecText>();
+    schema.insert("title".to_owned(), "a pipeline of airan".into());
+    schema
 }
 
 /// Reads a specification; `file` is how errors name it.
