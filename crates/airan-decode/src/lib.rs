@@ -47,3 +47,5 @@ mod mappings_tests;
 mod samples_tests;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod traps_tests;

@@ -149,7 +149,7 @@ fn a_gpu_and_its_slice_as_nvidia_documents_them() {
     ] {
         assert_eq!(slice[column], value, "{column}");
     }
-    assert!(slice.get("power_watts").is_none());
+    assert!(slice.get("power_watts").is_none() && slice.get("utilization").is_none());
     let names: Vec<Value> = rows(&decoded, "sample").into_iter().map(|row| row["name"].clone()).collect();
     assert_eq!(
         names,
