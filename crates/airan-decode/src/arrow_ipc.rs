@@ -70,8 +70,9 @@ pub fn decode(body: &Bytes, stream: &str, context: &Context<'_>) -> Result<Decod
         }
         seen.push(name);
         let known = stream.place_of(name).map(|place| stream.schema().field(place));
-        if known.is_some_and(|known| known.data_type() != array.data_type()) {
-            return Err(refuse(Reason::WrongType, &format!("of stream `{}` has another type", stream.name)));
+        if let Some(wanted) = known.map(|known| known.data_type()).filter(|wanted| *wanted != array.data_type()) {
+            let (stream, found) = (&stream.name, array.data_type());
+            return Err(refuse(Reason::WrongType, &format!("of stream `{stream}` is {found} and must be {wanted}")));
         }
         if known.is_none() && classes.drops(name) {
             tally.dropped_fields += count - array.null_count() as u64;

@@ -85,7 +85,9 @@ fn bodies_that_do_not_fit_are_refused_by_reason() {
     let of = |rows: &RecordBatch, stream: &str| read(rows, stream).unwrap_err().reason;
     let good = table(vec![("utilization", floats(&[0.5]))]);
     assert_eq!(of(&good, "no_such"), Reason::UnknownStream);
-    assert_eq!(of(&table(vec![("utilization", texts(&[Some("x")]))]), "accelerator"), Reason::WrongType);
+    let wrong = read(&table(vec![("utilization", texts(&[Some("x")]))]), "accelerator").unwrap_err();
+    assert_eq!(wrong.reason, Reason::WrongType);
+    assert_eq!(wrong.message, "column `utilization` of stream `accelerator` is Utf8 and must be Float64");
     let many: Vec<(String, String)> = (0..300).map(|n| (format!("k{n}"), "v".to_owned())).collect();
     let many: Vec<(&str, &str)> = many.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     assert_eq!(of(&table(vec![("attributes", attributes(&[&many]))]), "host"), Reason::TooManyLabels);

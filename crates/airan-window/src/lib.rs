@@ -17,6 +17,7 @@
 //! - **W3**: what a window says is a function of its rows alone, not of how they were cut into pushes. (Sums of floating numbers
 //!   may differ in their last digits, and sketches, `approx_percentile_cont` among them, within their error.)
 
+mod arguments;
 mod cut;
 mod engine;
 mod error;

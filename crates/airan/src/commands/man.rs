@@ -35,9 +35,27 @@ fn write_pages(folder: &Path, command: clap::Command) -> Result<usize> {
 
 fn write_page(folder: &Path, source: &str, command: &clap::Command) -> Result<usize> {
     let page = Man::new(command.clone()).source(source);
-    page.generate_to(folder).with_context(|| format!("cannot write {}", folder.join(page.get_filename()).display()))?;
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    let path = folder.join(page.get_filename());
+    let text = set_code(&String::from_utf8(text)?);
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     let below = command.get_subcommands().filter(|command| !command.is_hide_set());
     below.map(|command| write_page(folder, source, command)).sum::<Result<usize>>().map(|pages| pages + 1)
+}
+
+/// Sets what stands between backticks, as --help has it, in bold instead, as manual pages have it.
+fn set_code(page: &str) -> String {
+    let line = |line: &str| {
+        let parts: Vec<&str> = line.split('`').collect();
+        // A pair makes two more parts; a backtick alone is itself.
+        if parts.len().is_multiple_of(2) {
+            return format!("{line}\n");
+        }
+        let set = |(at, part): (usize, &&str)| if at % 2 == 1 { format!(r"\fB{part}\fR") } else { (*part).to_owned() };
+        parts.iter().enumerate().map(set).chain(["\n".to_owned()]).collect()
+    };
+    page.lines().map(line).collect()
 }
 
 #[cfg(test)]
@@ -79,8 +97,19 @@ mod tests {
         for text in ["Computes windows again", r"\-\-from", r"\-\-offline"] {
             assert!(page.contains(text), "{text} in {page}");
         }
+        assert!(page.contains(r"\fB<table>_latest\fR"), "{page}");
+        for name in names {
+            let page = std::fs::read_to_string(pages.join(&name)).unwrap();
+            assert!(!page.contains('`'), "{name}: {page}");
+        }
         let first = std::fs::read_to_string(pages.join("airan.1")).unwrap();
         assert!(first.contains("airan\\-backfill(1)"), "{first}");
+    }
+
+    #[test]
+    fn code_is_bold_and_a_lone_backtick_stays() {
+        let page = set_code(".TH x 1\nas `a \\-b` and `c`\nit`s\n");
+        assert_eq!(page, ".TH x 1\nas \\fBa \\-b\\fR and \\fBc\\fR\nit`s\n");
     }
 
     /// Scenario: a file stands where the folder should be.
