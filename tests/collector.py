@@ -11,53 +11,18 @@ says itself that it has sent everything and failed nothing.
 import collections
 import json
 import os
-import pathlib
-import signal
 import socket
 import struct
-import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 
-DEADLINE = 150
+from running import Running, free_ports, get, until
+
 REQUESTS = 300  # that are fed, 50 ms apart
 KILLS = (80, 180)
 TOPIC = "otlp_metrics"
 WAYS = {"otlp_grpc/protobuf": "otlp/airan", "otlp_http/protobuf": "otlphttp/airan", "kafka/otlp_proto": "kafka/others"}
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def until(what, probe, process=None):
-    end = time.monotonic() + DEADLINE
-    while True:
-        if process and process.poll() is not None:
-            raise SystemExit(f"FAIL ended with {process.returncode} before this was so: {what}")
-        try:
-            found = probe()
-        except (OSError, ValueError, KeyError, subprocess.CalledProcessError):
-            found = None
-        if found:
-            print(f"ok   {what}", flush=True)
-            return found
-        if time.monotonic() > end:
-            raise SystemExit(f"FAIL not within {DEADLINE}s: {what}")
-        time.sleep(0.3)
-
-
-def get(url):
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        return answer.read().decode()
 
 
 def make_topic(broker, topic, partitions):
@@ -78,12 +43,12 @@ def make_topic(broker, topic, partitions):
     assert error == 0, f"the broker makes no topic {topic}: error {error}"
 
 
-class Site:
-    def __init__(self, airan, collector, kafka, folder):
-        self.airan, self.collector_binary, self.folder = airan, collector, folder
+class Site(Running):
+    def __init__(self, airan, collector, kafka):
+        super().__init__(airan)
+        folder, self.collector_binary = self.folder, os.path.abspath(collector)
         self.http, self.grpc, self.admin, self.otlp, self.own = free_ports(5)
         self.ledger = folder / "ledger.jsonl"
-        self.up_log = open(folder / "airan.log", "ab")
         (folder / "up.yaml").write_text(
             f"""node: collector-test
 bus: {{partitions: 2}}
@@ -133,19 +98,8 @@ agent: {{host: {{enabled: false}}, links: {{enabled: false}}}}
         }
         (folder / "collector.json").write_text(json.dumps(config, indent=1))
 
-    def up(self):
-        command = [self.airan, "up", "--config", "up.yaml", "--data", "data"]
-        return subprocess.Popen(command, cwd=self.folder, stdout=self.up_log, stderr=self.up_log)
-
     def collector(self):
-        log = open(self.folder / "collector.log", "wb")
-        command = [self.collector_binary, "--config", "collector.json"]
-        return subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
-
-    def query(self, sql):
-        command = [self.airan, "query", "--config", "up.yaml", "--data", "data", "--format", "json", sql]
-        out = subprocess.run(command, cwd=self.folder, check=True, capture_output=True, text=True)
-        return json.loads(out.stdout)
+        return self.start("collector", [self.collector_binary, "--config", "collector.json"])
 
     def feed(self, number):
         now = time.time_ns() // 1000 * 1000
@@ -274,69 +228,46 @@ def compare(site):
 
 def main():
     airan, collector, kafka = sys.argv[1:]
-    # The network to a Collector on this machine goes by no proxy.
-    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
     make_topic(kafka, TOPIC, 3)
-    running = []
-    with tempfile.TemporaryDirectory(prefix="airan-collector") as folder:
-        site = Site(os.path.abspath(airan), os.path.abspath(collector), kafka, pathlib.Path(folder))
-        try:
-            up = site.up()
-            running.append(up)
-            until("airan is ready", lambda: get(f"http://127.0.0.1:{site.admin}/readyz") is not None)
-            sender = site.collector()
-            running.append(sender)
-            until("the Collector takes points", lambda: site.takes_points(), sender)
-            for number in range(REQUESTS):
-                site.feed(number)
-                if number in KILLS:
-                    up.kill()
-                    up.wait()
-                    print(f"     airan killed after {number} requests", flush=True)
-                if number - 30 in KILLS:
-                    up = site.up()
-                    running.append(up)
-                time.sleep(0.05)
-            until("airan is ready again", lambda: get(f"http://127.0.0.1:{site.admin}/readyz") is not None)
+    with Site(airan, collector, kafka) as site:
+        up = site.up()
+        sender = site.collector()
+        until("the Collector takes points", site.takes_points, sender)
+        for number in range(REQUESTS):
+            site.feed(number)
+            if number in KILLS:
+                up.kill()
+                up.wait()
+                print(f"     airan killed after {number} requests", flush=True)
+            if number - 30 in KILLS:
+                up = site.up()
+            time.sleep(0.05)
 
-            def sent():
-                own = site.own_metrics()
-                counts = [own["otelcol_exporter_sent_metric_points", name] for name in ("file", *WAYS.values())]
-                waiting = sum(own["otelcol_exporter_queue_size", name] for name in WAYS.values())
-                fed = 5 * REQUESTS
-                return counts if waiting == 0 and counts[0] > fed and max(counts) - min(counts) < 400 else None
+        def sent():
+            own = site.own_metrics()
+            counts = [own["otelcol_exporter_sent_metric_points", name] for name in ("file", *WAYS.values())]
+            waiting = sum(own["otelcol_exporter_queue_size", name] for name in WAYS.values())
+            fed = 5 * REQUESTS
+            return counts if waiting == 0 and counts[0] > fed and max(counts) - min(counts) < 400 else None
 
-            until("the Collector's queues are empty", sent)
-            sender.send_signal(signal.SIGTERM)
-            assert sender.wait(timeout=60) == 0, "the Collector ends in order"
-            log = (site.folder / "collector.log").read_text()
-            assert "Exporting failed. Dropping data" not in log and "Partial success" not in log, "the Collector dropped points"
-            assert "Will retry" in log, "the Collector never had to retry: the kills show nothing"
-            ledger = points(site.ledger)
-            print(f"     the Collector's ledger has {len(ledger)} points")
-            last = max(p[1] for p in ledger if p[0] == "system.cpu.load_average.1m")
-            for source in WAYS:
-                until(
-                    f"{source}: the last points are in the lake",
-                    lambda: site.query(f"SELECT count(*) AS n FROM host WHERE source = '{source}' AND CAST(ts AS BIGINT) = {last}")[0]["n"],
-                )
-            compare(site)
-            twins = site.query("SELECT count(*) - count(DISTINCT batch || ':' || seq) AS twins FROM sample")
-            assert twins[0]["twins"] == 0, twins
-            up.send_signal(signal.SIGTERM)
-            assert up.wait(timeout=60) == 0, "airan ends in order"
-            subprocess.run([site.airan, "lake", "check", "--config", "up.yaml", "--data", "data"], cwd=folder, check=True)
-        except BaseException:
-            for name in ("airan.log", "collector.log"):
-                path = site.folder / name
-                if path.exists():
-                    print(f"--- {name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-30:]))
-            raise
-        finally:
-            for process in running:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
+        until("the Collector's queues are empty", sent)
+        site.end(sender, "the Collector")
+        log = (site.folder / "collector.log").read_text()
+        assert "Exporting failed. Dropping data" not in log and "Partial success" not in log, "the Collector dropped points"
+        assert "Will retry" in log, "the Collector never had to retry: the kills show nothing"
+        ledger = points(site.ledger)
+        print(f"     the Collector's ledger has {len(ledger)} points")
+        last = max(p[1] for p in ledger if p[0] == "system.cpu.load_average.1m")
+        for source in WAYS:
+            until(
+                f"{source}: the last points are in the lake",
+                lambda: site.query(f"SELECT count(*) AS n FROM host WHERE source = '{source}' AND CAST(ts AS BIGINT) = {last}")[0]["n"],
+            )
+        compare(site)
+        twins = site.query("SELECT count(*) - count(DISTINCT batch || ':' || seq) AS twins FROM sample")
+        assert twins[0]["twins"] == 0, twins
+        site.end(up, "airan")
+        site.check_lake()
 
 
 main()

@@ -15,8 +15,9 @@ export AIRAN=${AIRAN:-$CARGO_TARGET_DIR/release/airan}
 [ -x "$AIRAN" ] || cargo build --release -p airan
 collector=$(tests/go_build.sh collector)
 
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-AIRAN_KAFKA_PORT=${AIRAN_KAFKA_PORT:-$(free_port)}
+# shellcheck source=tests/ports.sh
+. tests/ports.sh
+AIRAN_KAFKA_PORT=${AIRAN_KAFKA_PORT:-$(free_ports 1)}
 AIRAN_KAFKA_DIR=$(mktemp -d)
 export AIRAN_KAFKA_PORT AIRAN_KAFKA_DIR
 finish() {

@@ -33,12 +33,13 @@ finish() {
 }
 trap finish EXIT
 
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+# shellcheck source=tests/moto.sh
+. tests/moto.sh
 
 kafka=()
 start_kafka() {
     [ ${#kafka[@]} -eq 0 ] || return 0
-    AIRAN_KAFKA_PORT=$(free_port)
+    AIRAN_KAFKA_PORT=$(free_ports 1)
     AIRAN_KAFKA_DIR=$work/kafka
     export AIRAN_KAFKA_PORT AIRAN_KAFKA_DIR
     deploy/kafka/kafka.sh start
@@ -48,28 +49,8 @@ start_kafka() {
 s3=()
 start_s3() {
     [ ${#s3[@]} -eq 0 ] || return 0
-    local venv=$cache/venv-s3 port
-    if [ ! -x "$venv/bin/moto_server" ]; then
-        python3 -m venv "$venv"
-        "$venv/bin/pip" install -q --disable-pip-version-check 'moto[server,s3]==5.2.2'
-    fi
-    port=$(free_port)
-    "$venv/bin/moto_server" -H 127.0.0.1 -p "$port" >"$work/moto.log" 2>&1 &
-    pids+=($!)
-    for _ in $(seq 150); do
-        (: >"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
-        sleep 0.2
-    done
-    s3=(--s3 "http://127.0.0.1:$port")
-    "$venv/bin/python" - "http://127.0.0.1:$port" <<'PYTHON'
-import sys
-
-import boto3
-
-s3 = boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1",
-                  aws_access_key_id="test", aws_secret_access_key="test")
-s3.create_bucket(Bucket="airan")
-PYTHON
+    start_moto
+    s3=(--s3 "$moto")
 }
 
 # A harness that cannot fail proves nothing: a binary that loses the end of its log at each start, and one that forgets at once

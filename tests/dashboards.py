@@ -12,7 +12,8 @@ import pathlib
 import sys
 import time
 import urllib.parse
-import urllib.request
+
+from running import get
 
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "deploy/grafana"
 # What the panels look back, and the distance of their points.
@@ -27,8 +28,7 @@ class Prometheus:
         self.url = url
 
     def ask(self, path, **parameters):
-        with urllib.request.urlopen(f"{self.url}{path}?{urllib.parse.urlencode(parameters)}", timeout=30) as answer:
-            return json.load(answer)["data"]
+        return json.loads(get(f"{self.url}{path}?{urllib.parse.urlencode(parameters)}", 30))["data"]
 
     def has(self, expression):
         """Series and points that are numbers, of the last SPAN seconds."""

@@ -19,12 +19,7 @@ done
 # shellcheck source=tests/work.sh
 . tests/work.sh
 
-read -r http grpc admin prom < <(python3 -c '
-import socket
-sockets = [socket.socket() for _ in range(4)]
-for s in sockets:
-    s.bind(("127.0.0.1", 0))
-print(*(s.getsockname()[1] for s in sockets))')
+read -r http grpc admin prom < <(free_ports 4)
 
 cat >"$work/up.yaml" <<YAML
 admin: {listen: "127.0.0.1:$admin"}

@@ -7,11 +7,12 @@ cd "$(dirname "$0")/.."
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/airan
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-AIRAN_KAFKA_PORT=${AIRAN_KAFKA_PORT:-$(free_port)}
+# shellcheck source=tests/ports.sh
+. tests/ports.sh
+AIRAN_KAFKA_PORT=${AIRAN_KAFKA_PORT:-$(free_ports 1)}
 export AIRAN_KAFKA_PORT
 # A second way to the broker, which a test can cut.
-AIRAN_KAFKA_WIRE=$(free_port):$(free_port)
+AIRAN_KAFKA_WIRE=$(free_ports 1):$(free_ports 1)
 export AIRAN_KAFKA_WIRE
 AIRAN_KAFKA_DIR=$(mktemp -d)
 export AIRAN_KAFKA_DIR

@@ -27,12 +27,7 @@ fi
 # shellcheck source=tests/work.sh
 . tests/work.sh
 
-read -r http grpc admin other < <(python3 -c '
-import socket
-sockets = [socket.socket() for _ in range(4)]
-for s in sockets:
-    s.bind(("127.0.0.1", 0))
-print(*(s.getsockname()[1] for s in sockets))')
+read -r http grpc admin other < <(free_ports 4)
 
 cat >"$work/inventory.yaml" <<'YAML'
 regions:

@@ -13,61 +13,26 @@ import collections
 import json
 import math
 import os
-import pathlib
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.parse
-import urllib.request
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
-DEADLINE = 120
+from running import Running, free_ports, get, until
+
 SOURCE = "remote_write/2"
 OBSERVED = [0.02, 0.07, 0.3, 0.9, 4.0]
 TRACE = "4bf92f3577b34da6"
 SELF_HISTOGRAM = "prometheus_http_request_duration_seconds"
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def until(what, probe):
-    end, problem = time.monotonic() + DEADLINE, None
-    while True:
-        try:
-            found = probe()
-        except (OSError, ValueError, KeyError, IndexError, AssertionError, subprocess.CalledProcessError) as error:
-            found, problem = None, error
-        if found:
-            print(f"ok   {what}", flush=True)
-            return found
-        if time.monotonic() > end:
-            raise SystemExit(f"FAIL not within {DEADLINE}s: {what}: {problem}")
-        time.sleep(0.5)
-
-
-def get(url):
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        return answer.read().decode()
-
-
-class Site:
-    def __init__(self, airan, prometheus, folder):
-        self.airan, self.prometheus_binary, self.folder = airan, prometheus, folder
+class Site(Running):
+    def __init__(self, airan, prometheus):
+        super().__init__(airan)
+        folder, self.prometheus_binary = self.folder, os.path.abspath(prometheus)
         self.http, self.grpc, self.admin, self.exporter, self.prom = free_ports(5)
-        self.up_log = open(folder / "airan.log", "ab")
         (folder / "up.yaml").write_text(
             f"""node: prometheus-test
 bus: {{partitions: 2}}
@@ -108,22 +73,12 @@ scrape_configs:
         self.registry = registry
         self.first_created = None
 
-    def up(self):
-        command = [self.airan, "up", "--config", "up.yaml", "--data", "data"]
-        return subprocess.Popen(command, cwd=self.folder, stdout=self.up_log, stderr=self.up_log)
-
     def prometheus(self):
-        log = open(self.folder / "prometheus.log", "wb")
         command = [
             self.prometheus_binary, "--config.file=prometheus.yml", "--storage.tsdb.path=tsdb",
             f"--web.listen-address=127.0.0.1:{self.prom}", "--enable-feature=st-storage,exemplar-storage,metadata-wal-records",
         ]
-        return subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
-
-    def query(self, sql):
-        command = [self.airan, "query", "--config", "up.yaml", "--data", "data", "--format", "json", sql]
-        out = subprocess.run(command, cwd=self.folder, check=True, capture_output=True, text=True)
-        return json.loads(out.stdout)
+        return self.start("prometheus", command)
 
     def promql(self, expression):
         query = urllib.parse.urlencode({"query": expression})
@@ -182,11 +137,8 @@ def native_is_stored(site, selector, sql, instants):
 
 
 def main():
-    airan, prometheus = map(os.path.abspath, sys.argv[1:])
-    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
-    running = []
-    with tempfile.TemporaryDirectory(prefix="airan-prometheus3") as folder:
-        site = Site(airan, prometheus, pathlib.Path(folder))
+    airan, prometheus = sys.argv[1:]
+    with Site(airan, prometheus) as site:
         start_http_server(site.exporter, "127.0.0.1", registry=site.registry)
         created = [
             sample.value for family in site.registry.collect() for sample in family.samples if sample.name == "test_jobs_created"
@@ -198,69 +150,51 @@ def main():
                 time.sleep(0.3)
 
         threading.Thread(target=work, daemon=True).start()
-        try:
-            up = site.up()
-            running.append(up)
-            until("airan is ready", lambda: get(f"http://127.0.0.1:{site.admin}/readyz") is not None)
-            sender = site.prometheus()
-            running.append(sender)
-            until("Prometheus scrapes both targets", lambda: site.total('up{job=~"exporter|prometheus"}') == 2)
-            jobs = f"SELECT CAST(ts AS BIGINT) AS ts, value FROM sample WHERE name = 'test_jobs_total' AND source = '{SOURCE}'"
-            until("the counter is in the lake", lambda: series_is_stored(site, "test_jobs_total", jobs, 3))
-            # Before the kill, which takes the counter with it: Prometheus sends an exemplar once.
-            until("exemplars are counted", lambda: site.dropped_exemplars() > 0)
-            up.kill()
-            up.wait()
-            time.sleep(3)
-            up = site.up()
-            running.append(up)
-            until("airan is ready again", lambda: get(f"http://127.0.0.1:{site.admin}/readyz") is not None)
-            time.sleep(5)
+        up = site.up()
+        sender = site.prometheus()
+        until("Prometheus scrapes both targets", lambda: site.total('up{job=~"exporter|prometheus"}') == 2)
+        jobs = f"SELECT CAST(ts AS BIGINT) AS ts, value FROM sample WHERE name = 'test_jobs_total' AND source = '{SOURCE}'"
+        until("the counter is in the lake", lambda: series_is_stored(site, "test_jobs_total", jobs, 3))
+        # Before the kill, which takes the counter with it: Prometheus sends an exemplar once.
+        until("exemplars are counted", lambda: site.dropped_exemplars() > 0)
+        up.kill()
+        up.wait()
+        time.sleep(3)
+        up = site.up()
+        time.sleep(5)
 
-            until("the counter is in the lake over the kill, each sample once", lambda: series_is_stored(site, "test_jobs_total", jobs, 12))
-            starts = site.query(f"SELECT DISTINCT CAST(start_ts AS BIGINT) AS start FROM sample WHERE name = 'test_jobs_total' "
-                                f"AND source = '{SOURCE}'")
-            assert len(starts) == 1 and abs(starts[0]["start"] / 1e6 - created) < 0.002, (starts, created)
-            print("ok   its start timestamp is the exporter's")
-            kinds = site.query(f"SELECT DISTINCT type FROM sample WHERE name = 'test_jobs_total' AND source = '{SOURCE}'")
-            assert kinds == [{"type": "counter"}], kinds
-            print("ok   its type came as metadata")
-            until("Prometheus's own `up` is stored, each sample once", lambda: series_is_stored(
-                site, 'up{job="exporter"}',
-                f"SELECT CAST(ts AS BIGINT) AS ts, value FROM sample WHERE name = 'up' AND source = '{SOURCE}' "
-                "AND attributes['job'] = 'exporter'", 12))
-            until("a native histogram with custom bounds is in its column", lambda: native_is_stored(
-                site, "vllm:time_to_first_token_seconds",
-                "SELECT CAST(ts AS BIGINT) AS ts, time_to_first_token_seconds AS histogram FROM inference WHERE "
-                f"source = '{SOURCE}' AND time_to_first_token_seconds IS NOT NULL", 12))
-            until("native histograms with exponential bounds are stored bucket by bucket", lambda: native_is_stored(
-                site, f'{SELF_HISTOGRAM}{{handler="/metrics"}}',
-                f"SELECT CAST(ts AS BIGINT) AS ts, histogram FROM sample WHERE name = '{SELF_HISTOGRAM}' AND source = '{SOURCE}' "
-                "AND attributes['handler'] = '/metrics' AND histogram IS NOT NULL", 12))
-            for failed in ("samples_failed", "samples_dropped", "histograms_failed", "histograms_dropped"):
-                count = site.total(f"prometheus_remote_storage_{failed}_total")
-                assert count == 0, f"{count} {failed} by Prometheus's own count"
-            assert site.total("prometheus_remote_storage_histograms_total") > 0
-            retried = site.total("prometheus_remote_storage_samples_retried_total")
-            print(f"ok   Prometheus failed and dropped nothing, and sent {retried:.0f} samples again")
-            rows = site.query("SELECT * FROM sample") + site.query("SELECT * FROM inference")
-            assert len(rows) > 100, len(rows)
-            assert TRACE not in json.dumps(rows), "an exemplar's trace is in the lake"
-            print("ok   no exemplar's trace is in the lake")
-            up.send_signal(signal.SIGTERM)
-            assert up.wait(timeout=60) == 0, "airan ends in order"
-            subprocess.run([site.airan, "lake", "check", "--config", "up.yaml", "--data", "data"], cwd=folder, check=True)
-        except BaseException:
-            for name in ("airan.log", "prometheus.log"):
-                path = site.folder / name
-                if path.exists():
-                    print(f"--- {name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-30:]))
-            raise
-        finally:
-            for process in running:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
+        until("the counter is in the lake over the kill, each sample once", lambda: series_is_stored(site, "test_jobs_total", jobs, 12))
+        starts = site.query(f"SELECT DISTINCT CAST(start_ts AS BIGINT) AS start FROM sample WHERE name = 'test_jobs_total' "
+                            f"AND source = '{SOURCE}'")
+        assert len(starts) == 1 and abs(starts[0]["start"] / 1e6 - created) < 0.002, (starts, created)
+        print("ok   its start timestamp is the exporter's")
+        kinds = site.query(f"SELECT DISTINCT type FROM sample WHERE name = 'test_jobs_total' AND source = '{SOURCE}'")
+        assert kinds == [{"type": "counter"}], kinds
+        print("ok   its type came as metadata")
+        until("Prometheus's own `up` is stored, each sample once", lambda: series_is_stored(
+            site, 'up{job="exporter"}',
+            f"SELECT CAST(ts AS BIGINT) AS ts, value FROM sample WHERE name = 'up' AND source = '{SOURCE}' "
+            "AND attributes['job'] = 'exporter'", 12))
+        until("a native histogram with custom bounds is in its column", lambda: native_is_stored(
+            site, "vllm:time_to_first_token_seconds",
+            "SELECT CAST(ts AS BIGINT) AS ts, time_to_first_token_seconds AS histogram FROM inference WHERE "
+            f"source = '{SOURCE}' AND time_to_first_token_seconds IS NOT NULL", 12))
+        until("native histograms with exponential bounds are stored bucket by bucket", lambda: native_is_stored(
+            site, f'{SELF_HISTOGRAM}{{handler="/metrics"}}',
+            f"SELECT CAST(ts AS BIGINT) AS ts, histogram FROM sample WHERE name = '{SELF_HISTOGRAM}' AND source = '{SOURCE}' "
+            "AND attributes['handler'] = '/metrics' AND histogram IS NOT NULL", 12))
+        for failed in ("samples_failed", "samples_dropped", "histograms_failed", "histograms_dropped"):
+            count = site.total(f"prometheus_remote_storage_{failed}_total")
+            assert count == 0, f"{count} {failed} by Prometheus's own count"
+        assert site.total("prometheus_remote_storage_histograms_total") > 0
+        retried = site.total("prometheus_remote_storage_samples_retried_total")
+        print(f"ok   Prometheus failed and dropped nothing, and sent {retried:.0f} samples again")
+        rows = site.query("SELECT * FROM sample") + site.query("SELECT * FROM inference")
+        assert len(rows) > 100, len(rows)
+        assert TRACE not in json.dumps(rows), "an exemplar's trace is in the lake"
+        print("ok   no exemplar's trace is in the lake")
+        site.end(up, "airan")
+        site.check_lake()
 
 
 main()

@@ -49,12 +49,7 @@ json() { python3 -c "import json, sys; x = json.load(sys.stdin); print($1)"; }
 
 query() { "$airan" query --config "$work/up.yaml" --data "$work/data" --format json "$1"; }
 
-read -r http grpc admin prom < <(python3 -c '
-import socket
-sockets = [socket.socket() for _ in range(4)]
-for s in sockets:
-    s.bind(("127.0.0.1", 0))
-print(*(s.getsockname()[1] for s in sockets))')
+read -r http grpc admin prom < <(free_ports 4)
 
 cat >"$work/up.yaml" <<YAML
 node: readers

@@ -2,6 +2,9 @@
 # Sourced by tests that start programs: a folder `work` for what they write, and a list `pids` of them. When the test ends they are
 # killed, the folder goes, and where the test failed the ends of its logs (`$work/*.log`) are shown.
 
+# shellcheck source=tests/ports.sh
+. tests/ports.sh
+
 work=$(mktemp -d)
 pids=()
 finish() {

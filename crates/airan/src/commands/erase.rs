@@ -69,7 +69,7 @@ pub async fn run(args: EraseArgs) -> Result<()> {
     }
     for erasure in &mut erasures {
         if args.dry_run {
-            let report = lake.plan_erasure(erasure).await?;
+            let report = progress::during("looking for rows", lake.plan_erasure(erasure)).await?;
             show(&report, "would go");
             for table in &report.tables {
                 for pipeline in readers(&known, std::slice::from_ref(&table.table)) {
@@ -86,7 +86,7 @@ pub async fn run(args: EraseArgs) -> Result<()> {
     }
     if args.purge && !args.dry_run {
         eprintln!("deleting the old files: queries at work that read them fail, and are to be run again");
-        println!("{} old files deleted", lake.purge(clock.now()).await?);
+        println!("{} old files deleted", progress::during("deleting", lake.purge(clock.now())).await?);
     }
     println!("{BEYOND}");
     Ok(())
@@ -122,13 +122,15 @@ impl Work<'_> {
             for pipeline in read {
                 let streams: Vec<String> = pipeline.plan.streams().iter().map(|stream| stream.to_string()).collect();
                 let affected = erasure.affected_by(&streams);
-                let count = lake.note_windows(erasure, &pipeline.spec.table, &affected, self.clock.now()).await?;
+                let noting = lake.note_windows(erasure, &pipeline.spec.table, &affected, self.clock.now());
+                let count = progress::during("looking for windows", noting).await?;
                 eprintln!("{}: {count} windows of sites to be restated", pipeline.spec.table);
                 windows.insert(&pipeline.spec.table, affected);
             }
             self.restate(&restate, catalog).await?;
             for (table, affected) in windows {
-                let done = lake.erase_windows(erasure, table, &affected, self.clock.now()).await?;
+                let erasing = lake.erase_windows(erasure, table, &affected, self.clock.now());
+                let done = progress::during("taking windows out", erasing).await?;
                 if let Some((first, last)) = done.span {
                     println!(
                         "{table}: {} windows of sites restated, {} left without rows, {} rows of older revisions taken out, \

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{Printed, Settings};
 use crate::output::{Format, Listing};
+use crate::progress;
 
 /// Partitions asked for at a time: enough to hide the store's latency.
 const AT_ONCE: usize = 16;
@@ -51,7 +52,8 @@ pub async fn run(args: LagArgs) -> Result<()> {
         None => 0..reader.partitions(),
     };
     let looks = futures::stream::iter(partitions.map(|partition| look(&reader, &lake, partition)));
-    let shards: Vec<Shard> = looks.buffered(AT_ONCE).collect::<Vec<_>>().await.into_iter().collect::<Result<_>>()?;
+    let shards = progress::during("looking at bus and lake", looks.buffered(AT_ONCE).collect::<Vec<_>>()).await;
+    let shards: Vec<Shard> = shards.into_iter().collect::<Result<_>>()?;
     let mut out = std::io::stdout().lock();
     match args.printed.format {
         Format::Json => {

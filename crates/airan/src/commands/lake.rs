@@ -92,22 +92,32 @@ async fn open(settings: &Settings) -> Result<(crate::config::Config, Lake)> {
 
 async fn files(table: Option<String>, settings: &Settings, printed: &Printed) -> Result<()> {
     let (_, lake) = open(settings).await?;
-    let tables = lake.tables().await?;
-    let mut out = std::io::stdout().lock();
-    let Some(table) = table else {
-        let mut listing = Listing::new(&["table", "files", "rows", "bytes"]);
-        for table in tables {
-            let files = lake.files(&table).await?;
-            let (rows, bytes) = files.iter().fold((0, 0), |sum, file| (sum.0 + file.rows, sum.1 + file.bytes));
-            listing.add([table, files.len().to_string(), rows.to_string(), bytes.to_string()]);
+    let listing = progress::during("reading the lake", async {
+        match table {
+            Some(table) => files_of(&lake, &table).await,
+            None => tables(&lake).await,
         }
-        return listing.print(&mut out, printed.format);
-    };
-    if !tables.contains(&table) {
+    });
+    listing.await?.print(&mut std::io::stdout().lock(), printed.format)
+}
+
+async fn tables(lake: &Lake) -> Result<Listing> {
+    let mut listing = Listing::new(&["table", "files", "rows", "bytes"]);
+    for table in lake.tables().await? {
+        let files = lake.files(&table).await?;
+        let (rows, bytes) = files.iter().fold((0, 0), |sum, file| (sum.0 + file.rows, sum.1 + file.bytes));
+        listing.add([table, files.len().to_string(), rows.to_string(), bytes.to_string()]);
+    }
+    Ok(listing)
+}
+
+async fn files_of(lake: &Lake, table: &str) -> Result<Listing> {
+    let tables = lake.tables().await?;
+    if !tables.iter().any(|known| known == table) {
         bail!("the lake has no table `{table}`; it has: {}", tables.join(", "));
     }
     let mut listing = Listing::new(&["path", "rows", "bytes", "from", "to", "partition", "record"]);
-    for file in lake.files(&table).await? {
+    for file in lake.files(table).await? {
         listing.add([
             file.path,
             file.rows.to_string(),
@@ -118,7 +128,7 @@ async fn files(table: Option<String>, settings: &Settings, printed: &Printed) ->
             file.n.map(|n| n.to_string()).unwrap_or_default(),
         ]);
     }
-    listing.print(&mut out, printed.format)
+    Ok(listing)
 }
 
 async fn check(settings: &Settings) -> Result<()> {
@@ -149,7 +159,7 @@ async fn publish(settings: &Settings) -> Result<()> {
     let config = settings.load()?.config;
     let clock = Clock::system();
     let lake = Lake::open(&config.lake, clock.clone()).await.context("cannot open the lake (lake.path)")?;
-    let report = lake.publish(clock.now()).await?;
+    let report = progress::during("publishing", lake.publish(clock.now())).await?;
     println!(
         "{} files with {} rows published in {} Delta commits, {} commit records trimmed",
         report.files, report.rows, report.commits, report.records
@@ -173,7 +183,7 @@ async fn compact(table: Option<&str>, dry_run: bool, settings: &Settings, printe
     }
     if dry_run {
         let mut listing = Listing::new(&["table", "date", "topic", "files", "rows", "bytes"]);
-        for merge in lake.plan_compaction(table, clock.now()).await? {
+        for merge in progress::during("planning", lake.plan_compaction(table, clock.now())).await? {
             let date = format_rfc3339(Micros::from(merge.date) * DAY);
             let date = date.split('T').next().unwrap_or_default().to_owned();
             let numbers = [merge.files.len() as u64, merge.rows, merge.bytes].map(|number| number.to_string());
@@ -184,7 +194,7 @@ async fn compact(table: Option<&str>, dry_run: bool, settings: &Settings, printe
     }
     // Planned beforehand only for somebody who looks on.
     let planned = match std::io::stderr().is_terminal() {
-        true => lake.plan_compaction(table, clock.now()).await?,
+        true => progress::during("planning", lake.plan_compaction(table, clock.now())).await?,
         false => Vec::new(),
     };
     let bar = Progress::of("bytes merged", planned.iter().map(|merge| merge.bytes).sum());
@@ -222,8 +232,11 @@ async fn expire(settings: &Settings) -> Result<()> {
     let config = settings.load()?.config;
     let clock = Clock::system();
     let lake = Lake::open(&config.lake, clock.clone()).await.context("cannot open the lake (lake.path)")?;
-    let needed_from = needed_from(&config, &lake).await?;
-    let report = lake.expire(clock.now(), needed_from).await?;
+    let work = async {
+        let needed_from = needed_from(&config, &lake).await?;
+        anyhow::Ok(lake.expire(clock.now(), needed_from).await?)
+    };
+    let report = progress::during("applying the retention", work).await?;
     println!(
         "{} files with {} rows and {} bytes taken out, {} bytes stay; {} bytes of files that are out are kept a day for \
          readers at work",

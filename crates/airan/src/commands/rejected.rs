@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use crate::cli::{Printed, Settings};
 use crate::config::Config;
 use crate::output::{Format, Listing};
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::wiring;
 
 /// The door in the record of a replay.
@@ -173,7 +173,7 @@ fn open(settings: &Settings) -> Result<(Config, Reader)> {
 
 async fn list(which: &Which, settings: &Settings, printed: &Printed) -> Result<()> {
     let (_, reader) = open(settings)?;
-    let records = Records::read(&reader, which.last).await?;
+    let records = progress::during("reading the rejected topic", Records::read(&reader, which.last)).await?;
     let mut listing =
         Listing::new(&["id", "at", "door", "reason", "node", "bytes", "rows", "where", "replayed", "sha256"]);
     for entry in records.entries.iter().filter(|entry| which.takes(entry)) {
@@ -204,7 +204,8 @@ async fn list(which: &Which, settings: &Settings, printed: &Printed) -> Result<(
 
 async fn show(id: i64, settings: &Settings, as_json: bool) -> Result<()> {
     let (config, reader) = open(settings)?;
-    let records = Records::read(&reader, airan_bus::REJECTED_MAX).await?;
+    let records =
+        progress::during("reading the rejected topic", Records::read(&reader, airan_bus::REJECTED_MAX)).await?;
     let entry = find(&records, id)?;
     let mut shown = json!({
         "id": id,
@@ -282,7 +283,7 @@ async fn replay(ids: &[i64], which: &Which, settings: &Settings) -> Result<()> {
     if ids.is_empty() && which.reason.is_none() && which.since.is_none() {
         bail!("which ones? name records by number, or use --reason or --since");
     }
-    let records = Records::read(&reader, last).await?;
+    let records = progress::during("reading the rejected topic", Records::read(&reader, last)).await?;
     for id in ids {
         find(&records, *id)?;
     }

@@ -1,27 +1,32 @@
-"""A proxy in front of an S3 server that drops the condition of every put, as servers do that never knew of it.
+"""A proxy in front of an S3 server that makes it a worse one.
 
-usage: deaf_s3.py ENDPOINT PORT
+usage: s3_proxy.py deaf|slow ENDPOINT PORT
+
+deaf: drops the condition of every put, as servers do that never knew of it. slow: lets every request wait 200 ms.
 """
 
 import http.client
 import sys
+import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "host"}
 
 
-class Deaf(BaseHTTPRequestHandler):
-    """Passes each request on, without `If-None-Match`."""
+class Proxy(BaseHTTPRequestHandler):
+    """Passes each request on, after a wait and without some headers."""
 
     protocol_version = "HTTP/1.1"
     endpoint = ""
+    wait = 0.0
+    not_passed = HOP_BY_HOP
 
     def forward(self):
         """One request, one answer."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        dropped = HOP_BY_HOP | {"if-none-match"}
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
+        time.sleep(self.wait)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in self.not_passed}
         headers["Host"] = self.headers.get("Host", self.endpoint)
         connection = http.client.HTTPConnection(self.endpoint, timeout=30)
         connection.request(self.command, self.path, body=body, headers=headers)
@@ -45,5 +50,10 @@ class Deaf(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    Deaf.endpoint = urllib.parse.urlparse(sys.argv[1]).netloc
-    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), Deaf).serve_forever()
+    how, endpoint, port = sys.argv[1:]
+    Proxy.endpoint = urllib.parse.urlparse(endpoint).netloc
+    if how == "deaf":
+        Proxy.not_passed = HOP_BY_HOP | {"if-none-match"}
+    else:
+        Proxy.wait = 0.2
+    ThreadingHTTPServer(("127.0.0.1", int(port)), Proxy).serve_forever()
