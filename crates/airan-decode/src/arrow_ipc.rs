@@ -1,11 +1,12 @@
 //! Arrow IPC: rows of one stream as an agent sends them.
 //!
 //! Lengths, counts and nesting are checked before arrow sees the bytes ([`airan_model::ipc`]); a known column of another type, or
-//! a column twice, refuses the body. Columns the catalog does not know are kept, for an agent may be newer than its gateway; what
-//! names a subscriber is dropped here too, because not every sender is an agent.
+//! a column twice, refuses the body. Columns the catalog does not know become attributes, for an agent may be newer than its
+//! gateway ([`with_unknown`]); what names a subscriber is dropped here too, because not every sender is an agent.
 
 use std::sync::Arc;
 
+use airan_model::catalog::with_unknown;
 use airan_model::ipc::{self, IpcLimits};
 use airan_model::reject::Reason;
 use airan_model::schema;
@@ -61,6 +62,7 @@ pub fn decode(body: &Bytes, stream: &str, context: &Context<'_>) -> Result<Decod
     let mut columns = Columns::default();
     let mut classes = Classes::new(context.catalog);
     let mut seen: Vec<&str> = Vec::with_capacity(rows.num_columns());
+    let mut unknown: Vec<(&str, &ArrayRef)> = Vec::new();
     let schema = rows.schema();
     for (field, array) in schema.fields().iter().zip(rows.columns()) {
         let name = field.name().as_str();
@@ -77,12 +79,29 @@ pub fn decode(body: &Bytes, stream: &str, context: &Context<'_>) -> Result<Decod
         if known.is_none() && classes.drops(name) {
             tally.dropped_fields += count - array.null_count() as u64;
         } else if name == schema::ATTRIBUTES {
-            if has_too_many(array) {
-                return Err(refuse(Reason::TooManyLabels, &format!("has more than {ATTRIBUTES_MAX} in a row")));
-            }
             columns.push(name, without_subscribers(array, &mut classes, &mut tally).map_err(broken)?);
         } else if array.null_count() < array.len() {
-            columns.push(name, Some(Arc::clone(array)));
+            if known.is_none() {
+                unknown.push((name, array));
+            } else {
+                columns.push(name, Some(Arc::clone(array)));
+            }
+        }
+    }
+    if !unknown.is_empty() {
+        let attributes = with_unknown(columns.get(schema::ATTRIBUTES), &unknown, rows.num_rows());
+        let attributes = attributes.map_err(|error| DecodeError::whole(Reason::TooLarge, error.to_string()))?;
+        columns.set(schema::ATTRIBUTES, attributes);
+    }
+    let longest = context.limits.label_bytes;
+    for (field, array) in columns.fields.iter().zip(&columns.arrays) {
+        let refuse =
+            |reason, what: String| DecodeError::whole(reason, format!("column {} {what}", shown(field.name())));
+        if has_too_many(array) {
+            return Err(refuse(Reason::TooManyLabels, format!("has more than {ATTRIBUTES_MAX} in a row")));
+        }
+        if has_longer(array, longest) {
+            return Err(refuse(Reason::LabelTooLong, format!("holds a text of more than {longest} bytes")));
         }
     }
     columns.complete(rows.num_rows(), context, &mut tally);
@@ -142,6 +161,22 @@ impl Columns {
 
 fn has_too_many(attributes: &ArrayRef) -> bool {
     attributes.as_map_opt().is_some_and(|map| (0..map.len()).any(|row| range(map, row).len() > ATTRIBUTES_MAX))
+}
+
+/// Whether a text, a key or a value has more than `most` bytes.
+fn has_longer(array: &ArrayRef, most: usize) -> bool {
+    let longer = |texts: &StringArray| {
+        let ends = texts.value_offsets();
+        ends.windows(2).enumerate().any(|(at, ends)| (ends[1] - ends[0]) as usize > most && texts.is_valid(at))
+    };
+    match (array.as_string_opt::<i32>(), array.as_map_opt()) {
+        (Some(texts), _) => longer(texts),
+        (_, Some(map)) => {
+            let (keys, values) = (map.keys().as_string_opt::<i32>(), map.values().as_string_opt::<i32>());
+            keys.is_some_and(longer) || values.is_some_and(longer)
+        }
+        _ => false,
+    }
 }
 
 /// The attributes without the entries that name a subscriber, and without keys that a row has twice.

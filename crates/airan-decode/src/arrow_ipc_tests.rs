@@ -41,10 +41,69 @@ fn rows_come_through_with_identity_and_unknown_columns() {
         ("of_a_newer_agent", floats(&[1.0])),
     ]);
     let decoded = read(&sent, "accelerator").unwrap();
-    assert_eq!(decoded.rows[0].rows, sent);
+    let known = sent.num_columns() - 1;
+    assert_eq!(
+        decoded.rows[0].rows.project(&(0..known).collect::<Vec<_>>()).unwrap(),
+        sent.project(&(0..known).collect::<Vec<_>>()).unwrap()
+    );
+    assert_eq!(row(&decoded, "accelerator")["attributes"], json!({"of_a_newer_agent": "1.0"}));
     assert_eq!(decoded.tally, Tally { samples: 1, columns: 1, ..Tally::default() });
     assert_eq!(read(&table(vec![("value", floats(&[1.0, 2.0]))]), "sample").unwrap().tally.sample_rows, 2);
     assert!(read(&table(vec![("value", floats(&[]))]), "sample").unwrap().rows.is_empty());
+}
+
+/// Scenario: columns that no table could take: the partition's name, a type that changes, nested ones; many; much text.
+/// Guarantees: they are attributes, or the body is refused; no column but the catalog's comes out.
+#[test]
+fn no_column_of_a_stranger_becomes_one_of_the_table() {
+    let body = |name: &str, array: ArrayRef| table(vec![("load1", floats(&[1.0])), (name, array)]);
+    let when: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![5]));
+    let nested: ArrayRef = Arc::new(arrow::array::StructArray::from(vec![(
+        Arc::new(Field::new("at", when.data_type().clone(), true)),
+        Arc::clone(&when),
+    )]));
+    let none: ArrayRef = Arc::new(arrow::array::StructArray::new_empty_fields(1, None));
+    let cases: [(&str, ArrayRef, serde_json::Value); 6] = [
+        ("date", texts(&[Some("2026-01-01")]), json!("2026-01-01")),
+        ("x", Arc::new(Int64Array::from(vec![1])), json!("1")),
+        ("x", floats(&[1.5]), json!("1.5")),
+        ("when", when, json!("1970-01-01T00:00:00.000005")),
+        ("nested", nested, json!("{at: 1970-01-01T00:00:00.000005}")),
+        ("none", none, json!("{}")),
+    ];
+    for (name, array, wanted) in cases {
+        let decoded = read(&body(name, array), "host").unwrap();
+        check(&decoded);
+        assert_eq!(row(&decoded, "host")["attributes"][name], wanted, "{name}");
+    }
+    let names: Vec<String> = (0..=ATTRIBUTES_MAX).map(|at| format!("x{at}")).collect();
+    let many = |count: usize| table(names[..count].iter().map(|name| (name.as_str(), floats(&[1.0]))).collect());
+    assert!(read(&many(ATTRIBUTES_MAX), "host").is_ok());
+    assert_eq!(read(&many(ATTRIBUTES_MAX + 1), "host").unwrap_err().reason, Reason::TooManyLabels);
+}
+
+/// Scenario: names, labels, attributes and unknown columns of exactly the longest text, and of a byte more.
+/// Guarantees: the limit of labels holds here as at the other doors.
+#[test]
+fn long_texts_are_refused() {
+    let longest = context().limits.label_bytes;
+    let bodies = |length: usize| {
+        let text = "y".repeat(length);
+        let one = || texts(&[Some(&text)]);
+        [
+            table(vec![("node", one()), ("load1", floats(&[1.0]))]),
+            table(vec![("arch", one())]),
+            table(vec![("other", one())]),
+            table(vec![("load1", floats(&[1.0])), ("attributes", attributes(&[&[("a", &text)]]))]),
+            table(vec![("load1", floats(&[1.0])), ("attributes", attributes(&[&[(&text, "a")]]))]),
+        ]
+    };
+    for body in bodies(longest) {
+        read(&body, "host").unwrap();
+    }
+    for body in bodies(longest + 1) {
+        assert_eq!(read(&body, "host").unwrap_err().reason, Reason::LabelTooLong);
+    }
 }
 
 #[test]

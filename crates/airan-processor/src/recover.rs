@@ -110,7 +110,9 @@ impl Shard {
     pub async fn rebuild(&mut self, stream: usize, rows: &RecordBatch) -> Result<(), ArrowError> {
         let setup = Arc::clone(&self.setup);
         let of = &setup.streams[stream];
-        let rows = of.stream.conform(rows).map_err(|error| ArrowError::SchemaError(error.to_string()))?;
+        // A table may still have columns that the catalog had once.
+        let known = of.stream.known_of(rows).and_then(|known| of.stream.conform(&known));
+        let rows = known.map_err(|error| ArrowError::SchemaError(error.to_string()))?;
         let ts = times(&rows)?;
         for reader in &of.readers {
             let stage = &mut self.stages[reader.pipeline];

@@ -10,6 +10,8 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 
 use super::Stream;
+use super::unknown::{UNKNOWN_TEXT_MAX, with_unknown};
+use crate::schema;
 
 /// Rows up to this many share one column of nulls per type; a bigger batch gets its own.
 ///
@@ -42,6 +44,12 @@ pub enum ConformError {
         expected: String,
         /// Its unit in the store.
         found: String,
+    },
+    /// Columns the catalog does not know would become more text than may be.
+    #[error("columns that the catalog does not know hold more than {UNKNOWN_TEXT_MAX} bytes as text, with `{column}`")]
+    TooMuchUnknown {
+        /// The column that was too much.
+        column: String,
     },
     /// A column occurs twice.
     #[error("column `{column}` occurs twice")]
@@ -79,8 +87,8 @@ impl Nulls {
 impl Stream {
     /// The same rows with exactly this stream's columns, in the catalog's order.
     ///
-    /// Missing columns are null. Columns the catalog does not know are kept, after the known ones, in the order of their names.
-    /// Fails if a known column has another type, or a column occurs twice.
+    /// Missing columns are null. Columns the catalog does not know become `attributes` ([`with_unknown`]), in the order of their
+    /// names. Fails if a known column has another type, a column occurs twice, or unknown ones hold too much.
     pub fn conform(&self, rows: &RecordBatch) -> Result<RecordBatch, ConformError> {
         let ours = self.schema();
         let theirs = rows.schema_ref();
@@ -112,26 +120,35 @@ impl Stream {
             return Err(ConformError::Twice { column: pair[0].0.name().clone() });
         }
 
-        let mut columns = Vec::with_capacity(placed.len() + unknown.len());
+        let attributes = match (unknown.is_empty(), self.place_of(schema::ATTRIBUTES)) {
+            (false, Some(place)) => {
+                let unknown: Vec<(&str, &ArrayRef)> =
+                    unknown.iter().map(|(field, of)| (field.name().as_str(), *of)).collect();
+                Some((place, with_unknown(placed[place], &unknown, rows.num_rows())?))
+            }
+            _ => None,
+        };
+        if let Some((place, attributes)) = &attributes {
+            placed[*place] = Some(attributes);
+        }
+        let mut columns = Vec::with_capacity(placed.len());
         for (field, column) in ours.fields().iter().zip(placed) {
             columns.push(match column {
                 Some(column) => Arc::clone(column),
                 None => self.nulls.of(field.data_type(), rows.num_rows()),
             });
         }
-        let schema = if unknown.is_empty() {
-            Arc::clone(ours)
-        } else {
-            let mut fields: Vec<FieldRef> = ours.fields().iter().cloned().collect();
-            for (field, column) in unknown {
-                fields.push(Arc::new(Field::new(field.name(), field.data_type().clone(), true)));
-                columns.push(Arc::clone(column));
-            }
-            Arc::new(Schema::new(fields))
-        };
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        RecordBatch::try_new_with_options(schema, columns, &options)
+        RecordBatch::try_new_with_options(Arc::clone(ours), columns, &options)
             .map_err(|error| ConformError::Batch(error.to_string()))
+    }
+
+    /// The same rows without the columns the catalog does not know.
+    pub fn known_of(&self, rows: &RecordBatch) -> Result<RecordBatch, ConformError> {
+        let fields = rows.schema_ref().fields().iter().enumerate();
+        let known: Vec<usize> =
+            fields.filter(|(_, field)| self.place_of(field.name()).is_some()).map(|(at, _)| at).collect();
+        rows.project(&known).map_err(|error| ConformError::Batch(error.to_string()))
     }
 
     /// Whether rows stored under `stored` can stand beside this stream's: no known column may have changed its type or unit.
@@ -164,7 +181,7 @@ impl Stream {
 mod tests {
     use super::*;
     use crate::catalog::Catalog;
-    use arrow::array::{Array, Float64Array, Int64Array, StringArray};
+    use arrow::array::{Array, AsArray, Float64Array, Int64Array, StringArray};
     use proptest::prelude::*;
 
     fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
@@ -177,9 +194,9 @@ mod tests {
     }
 
     /// Scenario: three known columns out of order, two unknown ones.
-    /// Guarantees: catalog order, nulls for the rest, unknown columns after them by name, values untouched.
+    /// Guarantees: catalog order, nulls for the rest, unknown columns as attributes by name, values untouched.
     #[test]
-    fn known_columns_are_ordered_and_unknown_ones_kept() {
+    fn known_columns_are_ordered_and_unknown_ones_are_attributes() {
         let catalog = Catalog::builtin().unwrap();
         let stream = catalog.stream("accelerator").unwrap();
         let node: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
@@ -191,10 +208,10 @@ mod tests {
             ("ts", new_null_array(&crate::schema::timestamp_type(), 2)),
         ]);
         let full = stream.conform(&rows).unwrap();
-        let known = stream.schema().fields().len();
-        assert_eq!(&full.schema().fields()[..known], &stream.schema().fields()[..]);
-        let names: Vec<&str> = full.schema_ref().fields()[known..].iter().map(|f| f.name().as_str()).collect();
-        assert_eq!(names, ["alpha", "zeta"]);
+        assert_eq!(full.schema_ref(), stream.schema());
+        let attributes = full.column_by_name("attributes").unwrap().as_map().value(1);
+        assert_eq!(attributes.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["alpha", "zeta"]);
+        assert_eq!(attributes.column(1).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["1.0", "1.0"]);
         assert_eq!(full.column_by_name("node").unwrap(), &node);
         assert_eq!(full.column_by_name("utilization").unwrap(), &floats(2));
         assert_eq!(full.column_by_name("power_watts").unwrap().null_count(), 2);

@@ -9,6 +9,7 @@ mod error;
 mod fields;
 mod file;
 mod stream;
+mod unknown;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,6 +19,7 @@ pub use conform::ConformError;
 pub use error::{CatalogError, Problem};
 pub use fields::{FieldClass, FieldClasses};
 pub use stream::{Column, ColumnType, EntityColumn, Kind, Stream};
+pub use unknown::{UNKNOWN_TEXT_MAX, with_unknown};
 
 /// Label a decoder adds to every sample before it looks for a target: the metric's declared type.
 ///
