@@ -178,21 +178,31 @@ pub(crate) async fn read(store: &Store, shard: &Shard, n: u64) -> Result<Option<
 }
 
 /// The newest record of a shard; `None` before the first claim.
+///
+/// # Errors
+/// Also if records are listed and gone each time one is read: that is no shard without a record.
 pub(crate) async fn newest(store: &Store, shard: &Shard) -> Result<Option<Record>, ReadError> {
     let hint = store.read(&shard.hint()).await?;
-    let hint: Option<u64> = hint.and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok());
-    let mut listed = match hint {
-        Some(n) if n > 0 => store.list_after(&shard.records(), &shard.record(n - 1)).await?,
-        _ => Vec::new(),
-    };
-    if listed.is_empty() {
-        listed = store.list(&shard.records()).await?;
+    let mut hint: Option<u64> = hint.and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok());
+    let mut gone = 0;
+    for _ in 0..LISTINGS {
+        let mut listed = match hint.take() {
+            Some(n) if n > 0 => store.list_after(&shard.records(), &shard.record(n - 1)).await?,
+            _ => Vec::new(),
+        };
+        if listed.is_empty() {
+            listed = store.list(&shard.records()).await?;
+        }
+        let newest = listed.iter().filter_map(|meta| layout::number(&meta.location, ".json")).max();
+        let Some(n) = newest else { return Ok(None) };
+        match read(store, shard, n).await? {
+            Some((record, _)) => return Ok(Some(record)),
+            // Trimmed since it was listed: there is a newer one.
+            None => gone = n,
+        }
     }
-    let newest = listed.iter().filter_map(|meta| layout::number(&meta.location, ".json")).max();
-    match newest {
-        Some(n) => Ok(read(store, shard, n).await?.map(|(record, _)| record)),
-        None => Ok(None),
-    }
+    let reason = "it is listed and cannot be read".to_owned();
+    Err(Damaged { path: shard.record(gone).to_string(), reason }.into())
 }
 
 /// Remembers that `n` exists. Best effort.
