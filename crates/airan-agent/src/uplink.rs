@@ -34,6 +34,9 @@ const ANSWER_MAX: usize = 64 << 10;
 /// Halving 20,000 rows down to a bad one takes 15; without a bound, as many all bad would take 40,000 requests.
 const REFUSALS_MAX: usize = 512;
 
+/// Bytes of a request that is not made smaller on a slow link.
+const NARROWEST: usize = 16 << 10;
+
 /// What an in-process uplink returns.
 pub type Submitted = Pin<Box<dyn Future<Output = Result<(), UplinkError>> + Send>>;
 
@@ -62,6 +65,12 @@ pub enum UplinkError {
         reason: String,
         /// How long to wait at least.
         after: Option<Duration>,
+    },
+    /// It took too long: send them again, fewer at a time.
+    #[error("{reason}")]
+    Slow {
+        /// Why, for the log.
+        reason: String,
     },
     /// The fault is in one of the rows, or there are too many: send fewer at a time. One row alone is never to be sent again.
     #[error("{reason}")]
@@ -107,7 +116,10 @@ impl Line {
                     .header("airan-stream", &*rows.stream.name)
                     .header("airan-sender", sender)
                     .body(body);
-                let broken = |error: reqwest::Error| retry(&plain(&error.without_url()), None);
+                let broken = |error: reqwest::Error| match error.is_timeout() && !error.is_connect() {
+                    true => UplinkError::Slow { reason: plain(&error.without_url()) },
+                    false => retry(&plain(&error.without_url()), None),
+                };
                 let mut answer = request.send().await.map_err(broken)?;
                 let (status, after) = (answer.status(), retry_after(answer.headers()));
                 let mut text = Vec::new();
@@ -132,11 +144,21 @@ impl Line {
                     // The rows themselves are at fault. Anything else is the gateway's, or the way's to it.
                     (400 | 413, _) => UplinkError::Refused { reason },
                     (415 | 422, _) => UplinkError::RefusedAll { reason },
+                    (503, "timeout") => UplinkError::Slow { reason },
                     _ => retry(&reason, after),
                 })
             }
         }
     }
+}
+
+/// `total` rows in pieces of `at_once`, at least one; the first comes last.
+fn in_pieces(total: usize, at_once: usize) -> Vec<usize> {
+    let at_once = at_once.clamp(1, total.max(1));
+    let rest = total % at_once;
+    let mut pieces = if rest > 0 { vec![rest] } else { Vec::new() };
+    pieces.resize(pieces.len() + total / at_once, at_once);
+    pieces
 }
 
 fn retry(reason: &str, after: Option<Duration>) -> UplinkError {
@@ -174,8 +196,8 @@ enum Delivered {
     Whole,
     /// All its rows were taken, but only piece by piece, the largest with this share of them.
     InPieces { share: f64 },
-    /// The rest of its rows is to be sent again.
-    Later { reason: String, after: Option<Duration> },
+    /// The rest of its rows is to be sent again; fewer at a time, where it took too long.
+    Later { reason: String, after: Option<Duration>, is_slow: bool },
 }
 
 impl Sender {
@@ -198,6 +220,8 @@ impl Sender {
     async fn pump(&self, finish: &CancellationToken) {
         let mut most = Portion { rows: self.settings.request_rows, bytes: self.settings.request_bytes.size() };
         let mut failures = 0u32;
+        // What a slow link lets through in time; grows again with what arrives.
+        let mut narrow = most.bytes;
         loop {
             let expired = self.queue.expire(Instant::now(), self.settings.give_up_after.get());
             if expired > 0 {
@@ -214,8 +238,8 @@ impl Sender {
                 continue;
             };
             let bytes = lease.bytes();
-            match self.deliver(lease, &mut failures).await {
-                Delivered::Whole => {}
+            match self.deliver(lease, narrow, &mut failures).await {
+                Delivered::Whole => narrow = narrow.saturating_mul(2).min(self.settings.request_bytes.size()),
                 // Not below a row's size, however small the gateway's limit: a lease is at least what was pushed together.
                 Delivered::InPieces { share } => {
                     let fits = (bytes as f64 * share) as usize;
@@ -227,7 +251,11 @@ impl Sender {
                         );
                     }
                 }
-                Delivered::Later { reason, after } => {
+                Delivered::Later { reason, after, is_slow } => {
+                    if is_slow {
+                        narrow = (narrow.min(bytes) / 2).max(NARROWEST.min(bytes));
+                        tracing::warn!(reason, bytes = narrow, "requests take too long: sending smaller ones");
+                    }
                     if failures == 0 {
                         tracing::warn!(reason, waiting = self.queue.rows(), "the gateway is away, holding rows");
                     }
@@ -241,16 +269,18 @@ impl Sender {
 
     /// Sends the rows of a lease, halving what is refused until it is taken or a row alone. Rows leave the lease, from its front
     /// on, as soon as their end is known, so that a retry carries only the rest.
-    async fn deliver(&self, mut lease: Lease, failures: &mut u32) -> Delivered {
+    async fn deliver(&self, mut lease: Lease, narrow: usize, failures: &mut u32) -> Delivered {
         let total = lease.len();
         // Sizes of the pieces still to be sent, the next one last.
-        let mut pieces = vec![total];
+        let at_once = (total as u128 * narrow as u128 / lease.bytes().max(1) as u128) as usize;
+        let mut pieces = in_pieces(total, at_once);
         let (mut refusals, mut largest, mut taken_rows) = (0, 0, 0);
+        let mut is_over = false;
         let mut why = String::new();
         let ended = loop {
             let Some(rows) = pieces.pop() else { break None };
             let outcome = self.attempt(lease.first(rows)).await;
-            if *failures > 0 && !matches!(outcome, Err(UplinkError::Retry { .. })) {
+            if *failures > 0 && !matches!(outcome, Err(UplinkError::Retry { .. } | UplinkError::Slow { .. })) {
                 tracing::info!(failures = *failures, waiting = self.queue.rows(), "the gateway is back");
                 *failures = 0;
             }
@@ -263,10 +293,14 @@ impl Sender {
                     (refusals, largest, taken_rows) = (0, largest.max(rows), taken_rows + taken);
                 }
                 Err(UplinkError::Retry { reason, after }) => {
-                    break Some(Delivered::Later { reason, after });
+                    break Some(Delivered::Later { reason, after, is_slow: false });
+                }
+                Err(UplinkError::Slow { reason }) => {
+                    break Some(Delivered::Later { reason, after: None, is_slow: true });
                 }
                 Err(UplinkError::Refused { .. }) if rows > 1 && refusals < REFUSALS_MAX => {
                     refusals += 1;
+                    is_over = true;
                     pieces.push(rows - rows / 2);
                     pieces.push(rows / 2);
                 }
@@ -289,7 +323,7 @@ impl Sender {
         self.queue.release(lease);
         match ended {
             Some(later) => later,
-            None if taken_rows == total && largest < total => {
+            None if taken_rows == total && is_over && largest < total => {
                 Delivered::InPieces { share: largest as f64 / total as f64 }
             }
             None => Delivered::Whole,
@@ -303,7 +337,7 @@ impl Sender {
         let (name, answered) = match &outcome {
             Ok(_) => ("acknowledged", true),
             Err(UplinkError::Refused { .. } | UplinkError::RefusedAll { .. }) => ("refused", true),
-            Err(UplinkError::Retry { .. }) => ("retry", false),
+            Err(UplinkError::Retry { .. } | UplinkError::Slow { .. }) => ("retry", false),
         };
         self.metrics.uplink_requests.with_label_values(&[name]).inc();
         self.metrics.uplink_up.set(i64::from(answered));

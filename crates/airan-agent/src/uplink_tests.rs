@@ -98,6 +98,38 @@ fn away() -> Result<(), UplinkError> {
     Err(retry("away", None))
 }
 
+/// Scenario: a link so slow that a request of all rows, of half and of a quarter does not arrive in time, one of an eighth does.
+/// Guarantees: requests are halved until they arrive, and grow again then; no row is lost, none is sent again once it was taken.
+#[tokio::test]
+async fn requests_on_a_slow_link_are_made_smaller() {
+    let mut rig = Rig::new();
+    rig.settings.request_rows = 4_000;
+    (0..4_000).for_each(|_| rig.push("host", 1));
+    let lease = rig.queue.lease(Portion { rows: 4_000, bytes: usize::MAX }).unwrap();
+    let bytes = lease.bytes();
+    rig.queue.release(lease);
+    assert!(bytes / 8 > NARROWEST, "{bytes}");
+    rig.settings.request_bytes = (bytes as u64).into();
+    let slow = || Err(UplinkError::Slow { reason: "timeout".to_owned() });
+    let (line, calls) = scripted(vec![slow(), slow(), slow()]);
+    rig.drain(line).await;
+    let sizes: Vec<usize> = calls.lock().unwrap().iter().map(|call| call.1.len()).collect();
+    let halves = sizes.windows(2).take(3).all(|pair| pair[1].abs_diff(pair[0] / 2) <= 1);
+    assert!(sizes[0] > 1_000 && halves && sizes[4..8] == [sizes[3]; 4], "{sizes:?}");
+    assert!(sizes[8..].iter().any(|size| *size > sizes[3]), "what arrives in time makes them larger again: {sizes:?}");
+    let taken: Vec<i64> = calls.lock().unwrap().iter().filter(|call| call.2).flat_map(|call| call.1.clone()).collect();
+    assert_eq!(taken, (0..4_000).collect::<Vec<i64>>());
+}
+
+/// Scenario: rows in pieces.
+/// Guarantees: no piece is empty, all rows are in them.
+#[test]
+fn pieces_hold_all_rows() {
+    assert_eq!(in_pieces(10, 4), [2, 4, 4]);
+    assert_eq!(in_pieces(8, 4), [4, 4]);
+    assert_eq!((in_pieces(3, 0), in_pieces(3, 9)), (vec![1, 1, 1], vec![3]));
+}
+
 /// Scenario: two streams; the gateway is away three times, takes some, is away again.
 /// Guarantees: what it takes has every number once and in order; a retry has the numbers of the attempt before.
 #[tokio::test]

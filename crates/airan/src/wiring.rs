@@ -249,7 +249,7 @@ fn for_the_agent(refusal: &Refusal) -> UplinkError {
         Refusal::Malformed { .. } | Refusal::TooLarge { .. } | Refusal::RowTooLarge { .. } => {
             UplinkError::Refused { reason }
         }
-        Refusal::Slow => UplinkError::Retry { reason, after: None },
+        Refusal::Slow => UplinkError::Slow { reason },
         Refusal::OverShare { retry_after }
         | Refusal::Busy { retry_after, .. }
         | Refusal::Unavailable { retry_after, .. }
