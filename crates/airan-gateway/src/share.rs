@@ -81,7 +81,8 @@ impl Shares {
 
     fn filled(&self, bucket: Bucket, now: Micros) -> Bucket {
         let seconds = now.saturating_sub(bucket.at).max(0) as f64 / SECOND as f64;
-        Bucket { tokens: (bucket.tokens + seconds * self.rate).min(self.burst), at: now.max(bucket.at) }
+        // A clock that was set back goes on from there: held to the old time, no bucket would fill until it is reached again.
+        Bucket { tokens: (bucket.tokens + seconds * self.rate).min(self.burst), at: now }
     }
 }
 
@@ -110,6 +111,10 @@ mod tests {
         let then = start + wait.as_micros() as Micros + 1;
         shares.check(&a, then).unwrap();
         assert!(shares.check(&a, start).is_ok(), "a clock that steps back takes nothing away");
+        shares.pay(&a, 2_500, start - 3_600 * SECOND);
+        let wait = shares.check(&a, start - 3_600 * SECOND).unwrap_err();
+        assert!(wait < Duration::from_secs(4), "a clock that steps back makes nobody wait for it: {wait:?}");
+        shares.check(&a, start - 3_600 * SECOND + wait.as_micros() as Micros + 1).unwrap();
     }
 
     /// Scenario: more sender names than buckets.

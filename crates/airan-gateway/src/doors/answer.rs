@@ -71,10 +71,12 @@ pub(crate) fn http_status(refusal: &Refusal) -> StatusCode {
         Refusal::TooLarge { .. } | Refusal::RowTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::Unsupported { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Refusal::OverShare { .. } => StatusCode::TOO_MANY_REQUESTS,
-        Refusal::Slow => StatusCode::REQUEST_TIMEOUT,
-        Refusal::Busy { .. } | Refusal::Unavailable { .. } | Refusal::Unknown { .. } | Refusal::Internal { .. } => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        // Not 408: senders of OTLP do not try that again, and the body would be lost.
+        Refusal::Slow
+        | Refusal::Busy { .. }
+        | Refusal::Unavailable { .. }
+        | Refusal::Unknown { .. }
+        | Refusal::Internal { .. } => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
@@ -209,13 +211,16 @@ pub(crate) fn remote_write(outcome: &Result<Ack, Refusal>) -> Response {
         }
         Err(refusal) => {
             let status = match refusal {
-                Refusal::OverShare { .. } | Refusal::Slow => StatusCode::SERVICE_UNAVAILABLE,
+                Refusal::OverShare { .. } => StatusCode::SERVICE_UNAVAILABLE,
                 other => http_status(other),
             };
             let message = format!("{}\n", words(refusal));
             (finish(status, "text/plain; charset=utf-8", message.into(), Some(refusal)), &nothing)
         }
     };
+    if let Some(accepted) = response.headers_mut().get_mut(ACCEPT_ENCODING) {
+        *accepted = HeaderValue::from_static("snappy, zstd, identity");
+    }
     let histograms = ack.tally.histograms;
     let samples = ack.tally.samples - ack.tally.refused - histograms;
     for (name, count) in [
@@ -271,7 +276,7 @@ mod tests {
             (Refusal::RowTooLarge { limit: 1 }, 413, Code::ResourceExhausted),
             (Refusal::Unsupported { message: message() }, 415, Code::Unimplemented),
             (Refusal::OverShare { retry_after }, 429, Code::ResourceExhausted),
-            (Refusal::Slow, 408, Code::DeadlineExceeded),
+            (Refusal::Slow, 503, Code::DeadlineExceeded),
             (Refusal::Busy { what: "requests", retry_after }, 503, Code::Unavailable),
             (Refusal::Unavailable { message: message(), retry_after }, 503, Code::Unavailable),
             (Refusal::Unknown { message: message(), retry_after }, 503, Code::Unavailable),

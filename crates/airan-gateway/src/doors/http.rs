@@ -139,7 +139,12 @@ fn remote_write_meaning(headers: &HeaderMap) -> Result<Meant, Refusal> {
             return Err(Refusal::Unsupported { message: message.to_owned() });
         }
     };
-    meaning(headers, Format::RemoteWrite(version), None)
+    let meant = meaning(headers, Format::RemoteWrite(version), None)?;
+    // The specification knows snappy; zstd is what Prometheus has beside it.
+    if meant.encoding == Encoding::Gzip {
+        return Err(Refusal::Unsupported { message: "the encoding is neither snappy nor zstd".to_owned() });
+    }
+    Ok(meant)
 }
 
 fn meaning(headers: &HeaderMap, format: Format, stream: Option<String>) -> Result<Meant, Refusal> {

@@ -3,6 +3,9 @@
 
 use super::*;
 
+#[path = "compliance_tests.rs"]
+mod compliance;
+
 #[derive(Clone, PartialEq, Message)]
 struct WriteRequest {
     #[prost(message, repeated, tag = "1")]
