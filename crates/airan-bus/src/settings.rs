@@ -59,6 +59,11 @@ impl KafkaSettings {
     pub fn owns(&self, topic: &str) -> bool {
         topic == self.topic || topic == crate::kafka::rejected_topic(&self.topic)
     }
+
+    /// The consumer group of the processors.
+    pub fn group(&self) -> &str {
+        self.properties.get("group.id").map_or(crate::kafka::GROUP, Secret::expose)
+    }
 }
 
 /// Either kind, told apart by `type`. Written by hand, for what serde makes of a tagged variant that refuses unknown keys is a

@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use airan_model::time::Micros;
+use tokio::time::Instant;
 
 use crate::late::LateReason;
 use crate::restate::shard::Work;
@@ -156,10 +158,16 @@ impl Board {
 #[derive(Clone, Debug)]
 pub struct Readiness {
     pub(crate) board: Board,
+    /// When it was asked for: about when the process began.
+    pub(crate) since: Instant,
 }
 
+/// After so long without a partition, with the bus there, a process is a spare: there are more processes than partitions.
+const SPARE_AFTER: Duration = Duration::from_secs(60);
+
 impl Readiness {
-    /// Whether every shard this process owns is up to its work.
+    /// Whether every shard this process owns is up to its work. A spare, to which no partition fell, is ready after a minute, so
+    /// that a rollout of more processes than partitions comes to its end.
     ///
     /// # Errors
     /// What is wrong, in one line.
@@ -168,7 +176,7 @@ impl Readiness {
         if let Some(reason) = &reports.bus_down {
             return Err(format!("the bus is away: {reason}"));
         }
-        if !reports.was_assigned {
+        if !reports.was_assigned && self.since.elapsed() < SPARE_AFTER {
             return Err("no partition assigned yet".to_owned());
         }
         for (partition, report) in &reports.shards {
@@ -180,5 +188,27 @@ impl Readiness {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: a process to which no partition falls; one that is assigned one; the bus goes away.
+    /// Guarantees: the spare is ready after a minute, the other once its shard runs, none without a bus.
+    #[tokio::test(start_paused = true)]
+    async fn a_spare_process_is_ready_after_a_minute() {
+        let readiness = Readiness { board: Board::default(), since: Instant::now() };
+        assert_eq!(readiness.check(), Err("no partition assigned yet".to_owned()));
+        tokio::time::advance(SPARE_AFTER).await;
+        assert_eq!(readiness.check(), Ok(()));
+        readiness.board.lock().bus_down = Some("no broker".to_owned());
+        assert_eq!(readiness.check(), Err("the bus is away: no broker".to_owned()));
+        readiness.board.lock().bus_down = None;
+        readiness.board.update(3, |_| {});
+        assert_eq!(readiness.check(), Err("shard 3 is starting".to_owned()));
+        readiness.board.update(3, |report| report.status = Status::Running);
+        assert_eq!(readiness.check(), Ok(()));
     }
 }

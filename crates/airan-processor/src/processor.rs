@@ -96,7 +96,7 @@ impl Processor {
 
     /// Whether it does its work.
     pub fn readiness(&self) -> Readiness {
-        Readiness { board: self.board.clone() }
+        Readiness { board: self.board.clone(), since: tokio::time::Instant::now() }
     }
 
     /// Runs until `shutdown`, then commits what it has and leaves, within `stop_within` and a little.

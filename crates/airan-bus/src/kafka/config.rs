@@ -48,8 +48,11 @@ const PRODUCER: &[(&str, &str)] = &[
     ("delivery.timeout.ms", "30000"),
 ];
 
+/// The consumer group, unless `group.id` says another.
+pub(crate) const GROUP: &str = "airan";
+
 const CONSUMER: &[(&str, &str)] = &[
-    ("group.id", "airan"),
+    ("group.id", GROUP),
     ("session.timeout.ms", "10000"),
     ("heartbeat.interval.ms", "3000"),
     // Bounds the memory for messages that were fetched and wait for a shard.

@@ -33,6 +33,7 @@ use tokio::time::Instant;
 
 use self::admin::{Admin, Fault};
 use self::config::Config;
+pub(crate) use self::config::GROUP;
 use self::consumer::{Contents, KafkaConsumer};
 pub use self::inlet::{Arrival, Given, Inlet, TopicSettings, TopicStart};
 use self::link::Link;

@@ -29,6 +29,11 @@ fn no_topic_is_ours(config: &Config) -> Result<(), BadSetting> {
         let problem =
             format!("`{}` is a topic of the bus itself: topics that others write are wanted here", input.topic);
         check.require(&format!("kafka_in.{index}.topic"), !is_ours, &problem);
+        // One group over both topics would be rebalanced, processors and all, whenever a gateway comes or goes.
+        let is_theirs = bus.brokers == input.brokers && bus.group() == input.group;
+        let problem =
+            format!("`{}` is the group of the processors on these brokers: another is wanted here", input.group);
+        check.require(&format!("kafka_in.{index}.group"), !is_theirs, &problem);
     }
     check.finish()
 }

@@ -274,6 +274,10 @@ fn values_that_cannot_work_are_refused_at_their_place() {
             "site.yaml:3:27: gateway.kafka_in.0.topic: `airan.rejected` is a topic of the bus itself",
         ),
         (
+            "gateway:\n  kafka_in:\n    - {brokers: a, topic: t, format: ndjson, group: airan}\nbus: {type: kafka, brokers: a}\n",
+            "gateway.kafka_in.0.group: `airan` is the group of the processors on these brokers",
+        ),
+        (
             "gateway:\n  kafka_in:\n    - {brokers: a, topic: t, format: ndjson, group: g, properties: {acks: 1}}\n",
             "site.yaml:3:7: gateway.kafka_in.0: properties: `acks` cannot be set",
         ),
