@@ -35,6 +35,28 @@ fn a_line_is_a_row() {
     assert_eq!(decoded.tally, Tally { samples: 1, columns: 1, ..Tally::default() });
 }
 
+/// Scenario: a fault and its end, as a network function's collector posts them line by line.
+/// Guarantees: rows of the stream of events, each with its own time, in the columns of the catalog.
+#[test]
+fn events_are_rows_of_their_own_stream() {
+    let event = |ts: &str, severity: &str, state: &str| {
+        json!({
+            "stream": "event", "ts": ts, "node": "du-7", "object": "NRCellDU=3", "type": "fault", "name": "synchronizationLoss",
+            "code": 17, "severity": severity, "priority": "high", "message": "no PTP reference", "cause": "lossOfRealTimeRef",
+            "new_state": state, "event_id": "f-1", "sequence": 2, "started_seconds": 1_795_514_000.5, "reporter": "ems-1",
+        })
+    };
+    let (begun, over) =
+        (event("2026-11-24T10:00:00Z", "critical", "raised"), event("2026-11-24T10:07:00Z", "cleared", "cleared"));
+    let decoded = read(&format!("{begun}\n{over}\n"));
+    let found = rows(&decoded, "event");
+    for (row, mut sent) in found.iter().zip([begun, over]) {
+        sent.as_object_mut().unwrap().remove("stream");
+        assert_eq!(serde_json::Value::Object(row.clone()), sent);
+    }
+    assert_eq!((found.len(), decoded.tally), (2, Tally { samples: 2, columns: 2, ..Tally::default() }));
+}
+
 /// Scenario: a body with a line for each way to be wrong, among good ones.
 /// Guarantees: each is refused alone, by reason, with its number and the column's name; no value is repeated.
 #[test]

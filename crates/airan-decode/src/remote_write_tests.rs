@@ -358,6 +358,40 @@ fn version_2_has_symbols_types_and_start_times() {
     assert_eq!((decoded.tally.refused, decoded.tally.histograms), (2, 1));
 }
 
+/// Scenario: 1.0 with metadata of each type, written before the series it is of, between them, and after the last.
+/// Guarantees: the type reaches the series wherever the metadata stands; where there is none the type is unknown.
+#[test]
+fn metadata_of_version_1_may_stand_anywhere() {
+    let kinds = ["unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"];
+    let family = |kind: usize| format!("x{kind}");
+    let described = |kinds: &[usize]| {
+        let metadata = kinds.iter().map(|kind| sent::MetricMetadata { kind: *kind as i32, family: family(*kind) });
+        sent::WriteRequest { metadata: metadata.collect(), ..Default::default() }.encode_to_vec()
+    };
+    let sampled = |kinds: &[usize]| {
+        let timeseries =
+            kinds.iter().map(|kind| series(&[("__name__", &family(*kind)), ("instance", "n:1")], &[(NOW, 1.0)]));
+        sent::WriteRequest { timeseries: timeseries.collect(), ..Default::default() }.encode_to_vec()
+    };
+    // Fields of one message may come in any order, and messages that stand behind each other are one.
+    let message =
+        [described(&[1, 2]), sampled(&[0, 1, 2, 6]), described(&[6]), sampled(&[7]), described(&[7])].concat();
+    let decoded = decode(&message, RemoteWrite::V1, &context()).unwrap();
+    check(&decoded);
+    let told: Vec<(String, String)> = rows(&decoded, "sample")
+        .iter()
+        .map(|row| {
+            (
+                row["name"].as_str().unwrap().to_owned(),
+                row.get("type").and_then(|of| of.as_str()).unwrap_or("unknown").to_owned(),
+            )
+        })
+        .collect();
+    let wanted: Vec<(String, String)> =
+        [0, 1, 2, 6, 7].iter().map(|kind| (family(*kind), kinds[*kind].to_owned())).collect();
+    assert_eq!(told, wanted);
+}
+
 /// Scenario: every cut of a message, and bytes that are something else.
 /// Guarantees: an error with its place, or what there was until then; no panic.
 #[test]
