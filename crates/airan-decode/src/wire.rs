@@ -158,6 +158,20 @@ impl<'b> Message<'b> {
         adds_up.then_some((Message(key), Message(text)))
     }
 
+    /// Fields 1 and 2 of a message that has these two in this order and no other, each shorter than 128 bytes: a label of
+    /// remote write 1.0 as all senders write it.
+    ///
+    /// None for any other: that is then read field by field.
+    #[inline]
+    pub(crate) fn two_texts(self) -> Option<(Message<'b>, Message<'b>)> {
+        let (&[0x0a, length], rest) = self.0.split_first_chunk()? else { return None };
+        let (first, rest) = rest.split_at_checked(usize::from(length))?;
+        let (&[0x12, length], second) = rest.split_first_chunk()? else { return None };
+        // A length above 127 takes two bytes.
+        let adds_up = usize::from(length) == second.len() && first.len() < 0x80 && length < 0x80;
+        adds_up.then_some((Message(first), Message(second)))
+    }
+
     /// Packed numbers of variable length.
     pub(crate) fn packed_varints<E: From<Fault>>(
         mut self,

@@ -19,6 +19,7 @@ mod series;
 
 use std::collections::HashMap;
 
+use airan_model::catalog::MetricMapping;
 use airan_model::reject::Reason;
 use airan_model::time::Micros;
 use foldhash::fast::RandomState;
@@ -72,6 +73,7 @@ pub fn decode(body: &[u8], version: RemoteWrite, context: &Context<'_>) -> Resul
         labels: LabelBuffer::new(context.limits, 0),
         groups: Groups::default(),
         context: *context,
+        metric: None,
         histograms: 0,
     };
     let field = match version {
@@ -147,8 +149,21 @@ struct Sink<'a, 'b> {
     labels: LabelBuffer<'b>,
     groups: Groups<'b, 'a>,
     context: Context<'a>,
+    metric: Option<Metric<'b, 'a>>,
     histograms: u64,
 }
+
+/// The metric of the last series: the next one is mostly of the same.
+#[derive(Clone, Copy)]
+struct Metric<'b, 'a> {
+    name: &'b str,
+    // The type that the series itself says.
+    told: MetricKind,
+    route: Option<Route<'a>>,
+}
+
+/// What a series is of which histogram; its family's name is the first so many bytes.
+type Route<'a> = (Part, usize, &'a MetricMapping);
 
 impl<'a, 'b> Sink<'a, 'b>
 where
@@ -157,13 +172,8 @@ where
     fn series(&mut self, message: Message<'b>) -> Result<(), Fault> {
         let head = self.reader.head(message, &mut self.labels)?;
         let fault = self.fault(&head);
-        let kind = self.kind(&head);
         let name = head.name;
-        let route = match self.context.catalog.metric(name) {
-            Some(_) => None,
-            None => classic::part_of(self.context.catalog, name, kind),
-        };
-        self.rows.metric(name, kind);
+        let route = self.metric(&head);
         let at = self.reader.kept.len();
         if route.is_some() {
             self.reader.kept.push(message);
@@ -191,6 +201,22 @@ where
         })
     }
 
+    /// Samples of the series' metric follow.
+    fn metric(&mut self, head: &Head<'b>) -> Option<Route<'a>> {
+        if let Some(last) = self.metric
+            && last.name == head.name
+            && last.told == head.kind
+        {
+            return last.route;
+        }
+        let (catalog, kind) = (self.context.catalog, self.kind(head));
+        let mapping = catalog.metric(head.name).map(|mapping| &**mapping);
+        let route = if mapping.is_some() { None } else { classic::part_of(catalog, head.name, kind) };
+        self.rows.metric_mapped(head.name, kind, mapping);
+        self.metric = Some(Metric { name: head.name, told: head.kind, route });
+        route
+    }
+
     /// Why all samples of the series are refused.
     fn fault(&self, head: &Head<'b>) -> Option<(Reason, &'static str)> {
         let of_labels = || self.labels.get().err().map(|reason| (reason, words(reason)));
@@ -214,13 +240,7 @@ where
         known.next().copied().unwrap_or_default()
     }
 
-    fn sample(
-        &mut self,
-        head: &Head<'b>,
-        sample: &series::Sample,
-        route: Option<(Part, usize, &'a airan_model::catalog::MetricMapping)>,
-        at: usize,
-    ) {
+    fn sample(&mut self, head: &Head<'b>, sample: &series::Sample, route: Option<Route<'a>>, at: usize) {
         let Some(ts) = micros(sample.time) else {
             return refuse(&mut self.rows, Reason::BadTime, "a timestamp that is no time", head.name);
         };

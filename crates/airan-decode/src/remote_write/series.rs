@@ -73,15 +73,7 @@ impl<'b> Reader<'b> {
         message.each::<Fault>(|field| {
             match (self.version, field) {
                 (RemoteWrite::V1, (1, Value::Bytes(pair))) => {
-                    let (mut name, mut value) = ("", "");
-                    pair.each::<Fault>(|field| {
-                        match field {
-                            (1, Value::Bytes(text)) => name = text.text()?,
-                            (2, Value::Bytes(text)) => value = text.text()?,
-                            _ => {}
-                        }
-                        Ok(())
-                    })?;
+                    let (name, value) = self::pair(pair)?;
                     label(&mut head, name, value);
                 }
                 (RemoteWrite::V2, (1, refs)) => {
@@ -133,6 +125,23 @@ impl<'b> Lines<'b> for Reader<'b> {
         self.kept(at, &mut labels).ok()?;
         labels.take().ok()
     }
+}
+
+/// Name and value of a label of remote write 1.0.
+fn pair<'b>(pair: Message<'b>) -> Result<(&'b str, &'b str), Fault> {
+    if let Some((name, value)) = pair.two_texts() {
+        return Ok((name.text()?, value.text()?));
+    }
+    let (mut name, mut value) = ("", "");
+    pair.each::<Fault>(|field| {
+        match field {
+            (1, Value::Bytes(text)) => name = text.text()?,
+            (2, Value::Bytes(text)) => value = text.text()?,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok((name, value))
 }
 
 /// Reads a float sample.

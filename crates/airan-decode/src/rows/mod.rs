@@ -134,7 +134,17 @@ impl<'a> Rows<'a> {
     }
 
     /// The same, under a name the catalog may know it by.
+    ///
+    /// Told again, it is no other metric: what was worked out for its labels stays. Remote write repeats name and type with each
+    /// series.
     pub(crate) fn metric_mapped(&mut self, name: &str, kind: MetricKind, mapping: Option<&'a MetricMapping>) {
+        let is_same_mapping = match (self.metric.mapping, mapping) {
+            (Some(before), Some(now)) => std::ptr::eq(before, now),
+            (before, now) => before.is_none() && now.is_none(),
+        };
+        if is_same_mapping && self.metric.kind == kind && self.metric.name == name {
+            return;
+        }
         self.metric.name.clear();
         self.metric.name.push_str(name);
         self.metric.kind = kind;

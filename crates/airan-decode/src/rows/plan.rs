@@ -37,8 +37,9 @@ impl<'s> Labels<'s> {
 /// What becomes of labels with certain names.
 #[derive(Debug)]
 pub(crate) struct Plan<'c> {
-    // The names it is made for, and how many of them are a sample's own.
-    names: Vec<Box<str>>,
+    // The names it is made for, one after the other, where each ends, and how many of them are a sample's own.
+    names: String,
+    ends: Vec<usize>,
     own: usize,
     /// Labels that name a subscriber.
     pub dropped: u64,
@@ -88,12 +89,15 @@ impl<'c> Plan<'c> {
         mapping: Option<&'c MetricMapping>,
         classes: &mut Classes<'_>,
     ) -> Plan<'c> {
-        let names: Vec<Box<str>> = labels.iter().map(|label| Box::from(&*label.name)).collect();
         let own = labels.own.len();
-        let (mut dropped, mut has_twins, mut kept) = (0, false, Vec::with_capacity(names.len()));
-        for (index, name) in names.iter().enumerate() {
-            let is_twin = names[..index].contains(name);
-            if classes.drops(name) {
+        let mut names = String::with_capacity(labels.iter().map(|label| label.name.len()).sum());
+        let mut ends = Vec::with_capacity(labels.len());
+        let (mut dropped, mut has_twins, mut kept) = (0, false, Vec::with_capacity(labels.len()));
+        for (index, label) in labels.iter().enumerate() {
+            names.push_str(&label.name);
+            ends.push(names.len());
+            let is_twin = labels.iter().take(index).any(|before| before.name == label.name);
+            if classes.drops(&label.name) {
                 dropped += 1;
             } else if is_twin {
                 // A sample's own label hides a shared one of its name.
@@ -102,19 +106,17 @@ impl<'c> Plan<'c> {
                 kept.push(index);
             }
         }
-        let node = mapping.and_then(|mapping| first_of(&mapping.source.node, &names, &kept));
-        let mut plan = Plan { names, own, dropped, has_twins, node, kept, targets: Vec::new() };
+        let node = mapping.and_then(|mapping| first_of(&mapping.source.node, labels, &kept));
+        let mut plan = Plan { names, ends, own, dropped, has_twins, node, kept, targets: Vec::new() };
         let mapping = mapping.filter(|mapping| {
             let needed = &mapping.source.needs_one_of;
-            needed.is_empty() || first_of(needed, &plan.names, &plan.kept).is_some()
+            needed.is_empty() || first_of(needed, labels, &plan.kept).is_some()
         });
         if let Some(mapping) = mapping {
-            let scoped = plan.names.len() - scope;
-            plan.targets = mapping
-                .targets
-                .iter()
-                .filter_map(|target| plan.target(target, &mapping.source, declared, scoped))
-                .collect();
+            let unscoped = labels.len() - scope;
+            let targets = mapping.targets.iter();
+            plan.targets =
+                targets.filter_map(|target| plan.target(target, &mapping.source, declared, labels, unscoped)).collect();
         }
         plan
     }
@@ -122,8 +124,13 @@ impl<'c> Plan<'c> {
     /// Whether the plan is made for labels with these names.
     pub(crate) fn is_for(&self, labels: Labels<'_>) -> bool {
         self.own == labels.own.len()
-            && self.names.len() == labels.len()
-            && self.names.iter().zip(labels.iter()).all(|(name, label)| **name == *label.name)
+            && self.ends.len() == labels.len()
+            && self.names().zip(labels.iter()).all(|(name, label)| *name == *label.name)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let mut start = 0;
+        self.ends.iter().map(move |end| &self.names[std::mem::replace(&mut start, *end)..*end])
     }
 
     /// None where these labels can never meet the target's conditions.
@@ -132,9 +139,10 @@ impl<'c> Plan<'c> {
         target: &'c Target,
         source: &'c MappingSource,
         declared: &str,
-        scoped: usize,
+        labels: Labels<'_>,
+        unscoped: usize,
     ) -> Option<TargetPlan<'c>> {
-        if target.without.iter().any(|label| self.names.iter().any(|name| **name == **label)) {
+        if target.without.iter().any(|name| labels.iter().any(|label| label.name == **name)) {
             return None;
         }
         let mut free = self.kept.clone();
@@ -146,15 +154,16 @@ impl<'c> Plan<'c> {
                 }
                 continue;
             }
-            let at = *free.iter().find(|at| *self.names[**at] == **name)?;
+            let at = *free.iter().find(|at| labels.at(**at).name == **name)?;
             conditions.push((at, value.as_str()));
         }
         free.retain(|at| conditions.iter().all(|(used, _)| used != at));
 
-        let (mut entity, mut named, mut resolved) = (Vec::new(), 0, false);
+        let mut entity = Vec::with_capacity(target.stream.entity.len());
+        let (mut named, mut resolved) = (0, false);
         for column in 0..target.stream.entity.len() {
             let from = source.entity.iter().find(|from| from.stream == target.stream.name && from.column == column);
-            let label = from.and_then(|from| first_of(&from.labels, &self.names, &free));
+            let label = from.and_then(|from| first_of(&from.labels, labels, &free));
             free.retain(|at| Some(*at) != label);
             named += usize::from(from.is_some());
             let absent = from.map(|from| from.absent.as_slice()).unwrap_or_default();
@@ -176,7 +185,7 @@ impl<'c> Plan<'c> {
         for (label, column) in &source.columns {
             let column = target.stream.column_index(column);
             let column = column.filter(|column| target.stream.columns[*column].ty == ColumnType::Text);
-            let label = free.iter().copied().find(|at| *self.names[*at] == **label);
+            let label = free.iter().copied().find(|at| labels.at(*at).name == **label);
             if let (Some(label), Some(column)) = (label, column)
                 && texts.iter().all(|(_, taken)| *taken != column)
                 && column != target.column
@@ -185,7 +194,7 @@ impl<'c> Plan<'c> {
                 free.retain(|at| *at != label);
             }
         }
-        free.retain(|at| *at < scoped && !source.ignore.iter().any(|ignored| **ignored == *self.names[*at]));
+        free.retain(|at| *at < unscoped && !source.ignore.iter().any(|ignored| labels.at(*at).name == **ignored));
         let scale = Scale::new(target.scale);
         Some(TargetPlan { target, scale, conditions, entity, texts, attributes: free })
     }
@@ -215,6 +224,6 @@ impl<'c> TargetPlan<'c> {
 }
 
 /// The first of the wanted names that is there.
-fn first_of(wanted: &[String], names: &[Box<str>], free: &[usize]) -> Option<usize> {
-    wanted.iter().find_map(|wanted| free.iter().copied().find(|at| *names[*at] == **wanted))
+fn first_of(wanted: &[String], labels: Labels<'_>, free: &[usize]) -> Option<usize> {
+    wanted.iter().find_map(|wanted| free.iter().copied().find(|at| labels.at(*at).name == **wanted))
 }
