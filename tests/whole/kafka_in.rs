@@ -2,12 +2,13 @@
 //!
 //! Runs where `tests/kafka.sh` has started a broker.
 
-use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use airan_bus::{Bus, BusSettings, KafkaSettings};
 use airan_model::message::Message;
+use airan_model::settings::Secret;
 use airan_model::time::Clock;
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -18,6 +19,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use super::broker::Wire;
 use super::edge::Edge;
@@ -31,6 +33,7 @@ const MESSAGES: i64 = 300;
 const ROWS: i64 = 4;
 
 /// Somebody else's producer: values without headers, in a topic that it makes.
+#[derive(Clone)]
 struct Others {
     topic: String,
     bus: Arc<dyn Bus>,
@@ -38,12 +41,20 @@ struct Others {
 
 impl Others {
     async fn new(broker: &str, name: &str) -> Others {
+        Others::writing(broker, name, &[]).await
+    }
+
+    /// The same with properties of librdkafka's.
+    async fn writing(broker: &str, name: &str, properties: &[(&str, &str)]) -> Others {
         let topic = format!("others.{name}.{}", now_micros());
         let settings = KafkaSettings {
             brokers: broker.to_owned(),
             topic: topic.clone(),
             partitions: PARTITIONS,
-            properties: BTreeMap::new(),
+            properties: properties
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), Secret::from((*value).to_owned())))
+                .collect(),
         };
         let bus = airan_bus::open(&BusSettings::Kafka(settings), Clock::system()).await.expect("the topic is made");
         Others { topic, bus }
@@ -176,6 +187,65 @@ async fn kafka_in_every_message_is_stored_once_over_kills() {
     edge.lake_is_sound();
 }
 
+/// The codecs of the batches in a partition of the broker's log, as its header has them (Kafka's record format 2): 1 is gzip,
+/// 2 snappy, 3 lz4, 4 zstd.
+fn codecs(broker_dir: &Path, topic: &str, partition: i32) -> Vec<u8> {
+    let log = broker_dir.join(format!("logs/{topic}-{partition}/00000000000000000000.log"));
+    let bytes = std::fs::read(&log).unwrap_or_else(|error| panic!("{}: {error}", log.display()));
+    let (mut codecs, mut rest) = (Vec::new(), &bytes[..]);
+    // The base offset, the length of what follows, the leader's epoch, the format, a checksum, the attributes.
+    while let Some(header) = rest.get(..23) {
+        assert_eq!(header[16], 2, "the format of a batch");
+        codecs.push(header[22] & 7);
+        let length = u32::from_be_bytes(header[8..12].try_into().expect("four bytes"));
+        rest = &rest[12 + length as usize..];
+    }
+    codecs
+}
+
+/// Scenario: topics of others on Apache Kafka, one for each way of Kafka's to compress, written in batches of many messages.
+/// Guarantees: the broker holds compressed batches, and each row of each is stored once.
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_in_takes_every_compression() {
+    let (Ok(broker), Ok(broker_dir)) = (std::env::var("AIRAN_KAFKA"), std::env::var("AIRAN_KAFKA_DIR")) else {
+        eprintln!("NOT TESTED: no AIRAN_KAFKA and AIRAN_KAFKA_DIR; tests/kafka.sh starts a broker and sets them");
+        return;
+    };
+    let _alone = BROKER.lock().await;
+    const BATCHED: i64 = 60;
+    let start = now_micros();
+    let (mut topics, mut inputs) = (Vec::new(), Vec::new());
+    for (at, (codec, number)) in (0..).zip([("gzip", 1), ("snappy", 2), ("lz4", 3), ("zstd", 4)]) {
+        // What comes within a moment goes into one batch.
+        let topic = Others::writing(&broker, codec, &[("compression.type", codec), ("linger.ms", "20")]).await;
+        let mut writing = JoinSet::new();
+        for message in 0..BATCHED {
+            let topic = topic.clone();
+            let lines = lines(start, at * BATCHED + message);
+            writing.spawn(async move { topic.write((message % 3) as i32, lines).await });
+        }
+        writing.join_all().await;
+        for partition in 0..i32::from(PARTITIONS) {
+            let found = codecs(Path::new(&broker_dir), &topic.topic, partition);
+            assert!(
+                !found.is_empty() && found.len() < 20 && found.iter().all(|of| *of == number),
+                "{codec}: {found:?}"
+            );
+        }
+        inputs.push(topic.input(&broker, "ndjson"));
+        topics.push(topic);
+    }
+    let edge = Edge::new("kafka-in-compressed").reading(&format!("[{}]", inputs.join(", ")));
+    let up = edge.up();
+    edge.ready().await;
+    let all = topics.len() as i64 * BATCHED * ROWS;
+    until("all rows in the lake", || async { (stored(&edge, "edge-lines")?[0] >= all).then_some(()) }).await;
+    edge.sums_add_up().await;
+    assert_eq!(stored(&edge, "edge-lines"), Some([all; 3]), "each row once");
+    drop(up);
+    edge.lake_is_sound();
+}
+
 /// Scenario: gateway and processor over Apache Kafka; the gateway is cut off from its bus and not from the topic of others, to which
 /// is written meanwhile; then the way is mended.
 /// Guarantees: reading stops while rows are not taken and says so, goes on by itself, and each row is stored once.
@@ -205,9 +275,17 @@ async fn kafka_in_is_paused_while_the_bus_takes_nothing() {
     }
     let paused = || async { Some(edge.scrape().await?.sum("airan_gateway_kafka_paused", &[])) };
     until("a pause", || async { (paused().await? == 1.0).then_some(()) }).await;
+    // Nothing of what was written since the cut can have met its end. A longer absence would cost the processor its membership.
+    let behind = || async { Some(edge.scrape().await?.sum("airan_gateway_kafka_lag_messages", &[&text.topic])) };
+    until("a lag of all that was written since", || async { (behind().await? == 190.0).then_some(()) }).await;
     wire.mend();
     until("all rows in the lake", || async { (stored(&edge, "edge-lines")?[0] >= 200 * ROWS).then_some(()) }).await;
     until("the end of the pause", || async { (paused().await? == 0.0).then_some(()) }).await;
+    until("no lag", || async { (behind().await? == 0.0).then_some(()) }).await;
+    let scrape = edge.scrape().await.expect("metrics");
+    let partitions =
+        scrape.series("airan_gateway_kafka_lag_messages").filter(|(series, _)| series.contains(&text.topic));
+    assert_eq!(partitions.count(), usize::from(PARTITIONS), "a lag for each partition");
     edge.sums_add_up().await;
     assert_eq!(stored(&edge, "edge-lines"), Some([200 * ROWS; 3]), "each row once");
     for process in [gateway, processor] {

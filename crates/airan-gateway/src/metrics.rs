@@ -83,6 +83,10 @@ pub struct GatewayMetrics {
     pub kafka_messages: IntCounterVec,
     /// `airan_gateway_kafka_lost_messages_total{topic}`: messages that went from a topic before they were read.
     pub kafka_lost: IntCounterVec,
+    /// `airan_gateway_kafka_lag_messages{topic, partition}`: messages of others' topics that have not met their end, up to the
+    /// partition's end as it was within the last seconds; of partitions that this gateway reads. Where producers use transactions
+    /// their marks are counted too.
+    pub kafka_lag: IntGaugeVec,
     /// `airan_gateway_kafka_paused{topic}`: 1 while a topic is not read because rows are not taken.
     pub kafka_paused: IntGaugeVec,
 }
@@ -181,6 +185,13 @@ impl GatewayMetrics {
                 "Messages that went from others' Kafka topics before they were read.",
                 &["topic"],
             )?,
+            kafka_lag: IntGaugeVec::new(
+                Opts::new(
+                    "airan_gateway_kafka_lag_messages",
+                    "Messages of others' Kafka topics that are in a partition and have not met their end.",
+                ),
+                &["topic", "partition"],
+            )?,
             kafka_paused: IntGaugeVec::new(
                 Opts::new(
                     "airan_gateway_kafka_paused",
@@ -193,7 +204,7 @@ impl GatewayMetrics {
 
     /// Adds every metric to a registry. Errs if one of the names is taken.
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 24] = [
+        let all: [Box<dyn Collector>; 25] = [
             Box::new(self.rows_total.clone()),
             Box::new(self.requests.clone()),
             Box::new(self.wire_bytes.clone()),
@@ -217,6 +228,7 @@ impl GatewayMetrics {
             Box::new(self.ticks.clone()),
             Box::new(self.kafka_messages.clone()),
             Box::new(self.kafka_lost.clone()),
+            Box::new(self.kafka_lag.clone()),
             Box::new(self.kafka_paused.clone()),
         ];
         all.into_iter().try_for_each(|metric| registry.register(metric))

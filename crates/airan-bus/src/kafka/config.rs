@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(config.producer.get("linger.ms"), Some("7"));
         assert_eq!((config.consumer.get(INSTANCE), config.producer.get(INSTANCE)), (Some("p-1"), None));
         assert_eq!((config.message_max, config.consumer.get("group.id")), (2_000_000, Some("airan")));
-        for codec in ["zstd", "lz4", "none"] {
+        for codec in ["gzip", "snappy", "lz4", "zstd", "none"] {
             assert_eq!(refusal(&[("compression.type", codec)]), "", "{codec} is in every build");
         }
     }

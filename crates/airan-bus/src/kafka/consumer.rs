@@ -280,7 +280,7 @@ impl KafkaConsumer {
             // librdkafka comes back to it for ever: what it cannot read is not jumped over.
             Some(RDKafkaErrorCode::BadCompression | RDKafkaErrorCode::NotImplemented) => {
                 let reason = format!(
-                    "a message is compressed in a way that this build does not read ({reason}): none, snappy, lz4 and zstd are read"
+                    "a message is compressed in a way that this build does not read ({reason}): none, gzip, snappy, lz4 and zstd are read"
                 );
                 Ok(Some(Event::Down { reason }))
             }

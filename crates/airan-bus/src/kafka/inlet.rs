@@ -14,8 +14,10 @@ use std::time::Duration;
 use airan_model::settings::Secret;
 use airan_model::time::Micros;
 use bytes::Bytes;
+use futures::FutureExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::config::Config;
@@ -25,6 +27,9 @@ use crate::{ConsumeError, Consumer as _, Event, KafkaSettings, OpenError};
 
 /// How often offsets are reported. What is read again after a crash is at most what came in this time and what was under way.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// How often the ends of the partitions are asked for. librdkafka learns them with what it fetches, so of a partition that is held
+/// it knows none that are new.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// A topic that others write.
 #[derive(Clone, Debug)]
@@ -93,6 +98,16 @@ pub enum Arrival {
     Idle,
 }
 
+/// How far a partition is behind its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Behind {
+    /// The partition.
+    pub partition: i32,
+    /// Offsets from the first message that has not met its end to the end of the partition, as last seen. Where producers use
+    /// transactions their marks are offsets too, and some of them count here for good.
+    pub messages: u64,
+}
+
 /// Reads a topic of others. Used by one task.
 pub struct Inlet {
     shared: Arc<Shared>,
@@ -106,6 +121,16 @@ pub struct Inlet {
     assignments: u64,
     is_held: bool,
     reported_at: Instant,
+    ends: Ends,
+}
+
+/// Where the partitions end, as the brokers last said.
+#[derive(Default)]
+struct Ends {
+    known: BTreeMap<i32, i64>,
+    // A task of its own: brokers that do not answer hold up nothing.
+    asking: Option<JoinHandle<Vec<(i32, i64)>>>,
+    asked_at: Option<Instant>,
 }
 
 /// How far a partition has been read.
@@ -174,6 +199,7 @@ impl Inlet {
             assignments: 0,
             is_held: false,
             reported_at: Instant::now(),
+            ends: Ends::default(),
         })
     }
 
@@ -188,6 +214,7 @@ impl Inlet {
             if self.reported_at.elapsed() >= REPORT_EVERY {
                 self.report();
             }
+            self.look_for_ends();
             if !self.unsought.is_empty()
                 && let Err(error) = self.seek().await
             {
@@ -214,6 +241,7 @@ impl Inlet {
                     for partition in &partitions {
                         self.reading.remove(partition);
                         self.unsought.remove(partition);
+                        self.ends.known.remove(partition);
                     }
                     self.consumer.released(&partitions);
                 }
@@ -233,6 +261,16 @@ impl Inlet {
         if let Some(reading) = reading.filter(|reading| reading.assignment == given.assignment) {
             reading.end(given.offset);
         }
+    }
+
+    /// How far the partitions are behind that are read and whose end is known.
+    pub fn behind(&self) -> Vec<Behind> {
+        let of = |(partition, reading): (&i32, &Reading)| {
+            let end = *self.ends.known.get(partition)?;
+            let messages = u64::try_from(end.saturating_sub(reading.next)).unwrap_or(0);
+            Some(Behind { partition: *partition, messages })
+        };
+        self.reading.iter().filter_map(of).collect()
     }
 
     /// Takes no more messages until [`Inlet::resume`]; a few may still come. `next` is to be called all the same, or the group
@@ -291,6 +329,30 @@ impl Inlet {
             self.consumer.pause(partition);
         }
         Ok(())
+    }
+
+    /// Takes in what was asked for, and asks again when it is time.
+    fn look_for_ends(&mut self) {
+        let ends = &mut self.ends;
+        if let Some(asking) = ends.asking.take_if(|asking| asking.is_finished()) {
+            let found = asking.now_or_never().and_then(Result::ok).unwrap_or_default();
+            ends.known.extend(found.into_iter().filter(|(partition, _)| self.reading.contains_key(partition)));
+        }
+        let is_due = ends.asked_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
+        if !is_due || ends.asking.is_some() || self.reading.is_empty() {
+            return;
+        }
+        ends.asked_at = Some(Instant::now());
+        let (shared, partitions) = (Arc::clone(&self.shared), self.reading.keys().copied().collect::<Vec<_>>());
+        ends.asking = Some(tokio::spawn(async move {
+            let mut found = Vec::with_capacity(partitions.len());
+            for partition in partitions {
+                // What one does not tell in time the others would not either.
+                let Ok((_, end)) = shared.offsets(partition).await else { break };
+                found.push((partition, end));
+            }
+            found
+        }));
     }
 
     fn report(&mut self) {

@@ -153,6 +153,35 @@ async fn kafka_mock_a_held_inlet_gives_nothing_and_loses_nothing() {
     inlet.close().await;
 }
 
+/// Scenario: six messages, read; two of them meet their end; while the inlet is held four more are written.
+/// Guarantees: what counts as behind is from the first message that has not met its end to the partition's end, also where nothing
+/// is fetched; of a partition that is not read nothing is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_mock_how_far_it_is_behind_is_told_also_while_held() {
+    let cluster = cluster(1);
+    write(&cluster, 0, 0..6).await;
+    let mut inlet = Inlet::open(&settings(&cluster, TopicStart::Earliest)).unwrap();
+    assert_eq!(inlet.behind(), []);
+    for number in 0..6 {
+        let one = given(&mut inlet).await;
+        if number < 2 {
+            inlet.done(&one);
+        }
+    }
+    inlet.hold();
+    let is_behind = async |inlet: &mut Inlet, messages: u64| {
+        let deadline = Instant::now() + WAIT;
+        while inlet.behind() != [Behind { partition: 0, messages }] {
+            silence(inlet, 1).await;
+            assert!(Instant::now() < deadline, "{messages} wanted: {:?}", inlet.behind());
+        }
+    };
+    is_behind(&mut inlet, 4).await;
+    write(&cluster, 0, 6..10).await;
+    is_behind(&mut inlet, 8).await;
+    inlet.close().await;
+}
+
 /// Scenario: the group's offset is beyond what the topic holds, as after the topic was made anew.
 /// Guarantees: I2; the range is told, and reading goes on with the first message that is there.
 #[tokio::test(flavor = "multi_thread")]

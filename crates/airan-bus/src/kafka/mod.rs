@@ -35,7 +35,7 @@ use self::admin::{Admin, Fault};
 use self::config::Config;
 pub(crate) use self::config::GROUP;
 use self::consumer::{Contents, KafkaConsumer};
-pub use self::inlet::{Arrival, Given, Inlet, TopicSettings, TopicStart};
+pub use self::inlet::{Arrival, Behind, Given, Inlet, TopicSettings, TopicStart};
 use self::link::Link;
 use self::producer::{Producer, Sending};
 pub(crate) use self::reader::KafkaReader;

@@ -10,11 +10,11 @@
 //! recorded; only then its offset counts as read. So each comes at least once, and one that comes again is known: its identity is
 //! made of topic, partition, offset and value. Nothing that is wrong with a message stops the topic.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use airan_bus::{Arrival, Given, Inlet};
+use airan_bus::{Arrival, Behind, Given, Inlet};
 use airan_model::identity::sha256_hex;
 use airan_model::reject::{Reason, Rejected};
 use futures::StreamExt;
@@ -35,6 +35,8 @@ const SETTLING_MAX: usize = 64;
 const WAITING_MAX: usize = 64;
 /// How long the inlet is listened to at once: it reports offsets in between.
 const TURN: Duration = Duration::from_millis(500);
+/// How often the lag is told.
+const LAG_EVERY: Duration = Duration::from_secs(1);
 /// Between two attempts to read a topic whose consumer has broken.
 const REOPEN_AFTER: Duration = Duration::from_secs(5);
 /// Attempts for a message over which our own code breaks. It is refused then: the fault would stop the topic for ever.
@@ -51,6 +53,9 @@ struct Topic {
     not_before: Option<Instant>,
     // Why it cannot be read, as it was last said.
     told_down: Option<String>,
+    // Partitions whose lag is told, and when it was last.
+    told_lag: BTreeSet<i32>,
+    told_lag_at: Option<Instant>,
 }
 
 /// A message, and how often our own code broke over it.
@@ -69,6 +74,8 @@ pub(crate) async fn read(settings: KafkaInSettings, intake: Intake, drain: Durat
         settling: FuturesUnordered::new(),
         not_before: None,
         told_down: None,
+        told_lag: BTreeSet::new(),
+        told_lag_at: None,
     };
     while !stop.is_cancelled() {
         let reason = match Inlet::open(&topic.settings.topic()) {
@@ -122,6 +129,10 @@ impl Topic {
                 }
                 self.intake.inner.metrics.kafka_paused.with_label_values(&[&*self.name]).set(i64::from(is_paused));
             }
+            if self.told_lag_at.is_none_or(|at| at.elapsed() >= LAG_EVERY) {
+                self.told_lag_at = Some(Instant::now());
+                self.tell_lag(&inlet.behind());
+            }
             let has_room = self.waiting.len() < WAITING_MAX && self.settling.len() < SETTLING_MAX;
             let can_offer = !self.waiting.is_empty() && self.settling.len() < SETTLING_MAX;
             tokio::select! {
@@ -147,8 +158,23 @@ impl Topic {
             }
         }
         self.settling = FuturesUnordered::new();
+        self.tell_lag(&[]);
         inlet.close().await;
         broken
+    }
+
+    /// Says how far the partitions are behind, and no more of those that are not read here now.
+    fn tell_lag(&mut self, behind: &[Behind]) {
+        let lag = &self.intake.inner.metrics.kafka_lag;
+        let read: BTreeSet<i32> = behind.iter().map(|of| of.partition).collect();
+        for gone in self.told_lag.difference(&read) {
+            let _ = lag.remove_label_values(&[&*self.name, &gone.to_string()]);
+        }
+        for of in behind {
+            let messages = i64::try_from(of.messages).unwrap_or(i64::MAX);
+            lag.with_label_values(&[&*self.name, &of.partition.to_string()]).set(messages);
+        }
+        self.told_lag = read;
     }
 
     fn heed(&mut self, arrival: Arrival) {
