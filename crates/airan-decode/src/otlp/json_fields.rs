@@ -1,4 +1,9 @@
-//! The messages of OTLP's JSON as serde reads them: text borrowed, lists left unread.
+//! The messages of OTLP's JSON as serde reads them, one level at a time.
+//!
+//! Owns which fields are read, under which name, and in which spellings a number may come: 64-bit integers as texts or numbers, floats
+//! also as `NaN` and `Infinity`, enumerations as numbers or by name (OTLP 1.0, "JSON Protobuf Encoding"). Fields that are not here
+//! are skipped. Text is borrowed from the body and lists stay text until [`json`](super::json) walks them, so a message costs its own
+//! fields and no tree. Nothing here judges what it reads: what a point means is for [`points`](super::points).
 
 use std::borrow::Cow;
 use std::fmt;

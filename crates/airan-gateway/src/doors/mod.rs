@@ -8,7 +8,7 @@ pub(crate) mod kafka;
 pub(crate) mod serve;
 
 #[cfg(test)]
-#[path = "tests.rs"]
+#[path = "tests/mod.rs"]
 mod door_tests;
 
 use std::sync::{Arc, OnceLock};

@@ -3,7 +3,7 @@
 
 use super::*;
 
-#[path = "compliance_tests.rs"]
+#[path = "compliance.rs"]
 mod compliance;
 
 #[derive(Clone, PartialEq, Message)]
