@@ -255,7 +255,8 @@ DASHBOARDS = [
               ("sum by (partition, outcome) (rate(airan_processor_rows_total[5m]))", "{{partition}} {{outcome}}")),
         lines("lag", SECONDS, ("airan_processor_lag_seconds", "{{partition}}")),
         lines("watermark delay", SECONDS, ("max by (stream) (airan_processor_watermark_delay_seconds)", "{{stream}}"),
-              about="How far event time is behind the clock, by stream, before the pipelines' lateness"),
+              about="How far event time is behind the clock, by stream, before the pipelines' lateness; of the partition "
+                    "that is furthest behind, among those where a node reports the stream"),
         lines("time of a commit, 99 %", SECONDS,
               ("histogram_quantile(0.99, sum by (le) (rate(airan_lake_commit_seconds_bucket[5m])))", "p99"),
               ("histogram_quantile(0.5, sum by (le) (rate(airan_lake_commit_seconds_bucket[5m])))", "p50")),
@@ -266,6 +267,9 @@ DASHBOARDS = [
         lines("where a shard's time goes", RATIO,
               ("sum by (step) (rate(airan_processor_step_seconds_total[5m]))", "{{step}}"),
               about="Seconds of work a second; 1 is one core"),
+        lines("behind in others' Kafka topics", COUNT,
+              ("sum by (topic) (airan_gateway_kafka_lag_messages)", "{{topic}}"),
+              about="Messages that are in the topics of gateway.kafka_in and not yet on the bus"),
         lines("queue of the agents", COUNT, ("airan_agent_queued_rows", "{{instance}}")),
     ], by_site=False),
 ]

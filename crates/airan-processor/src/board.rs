@@ -47,6 +47,7 @@ pub(crate) struct Progress {
     pub log_time: Micros,
     pub raw_bytes: usize,
     /// Streams that have one, by name.
+    /// Of the streams that have a live node: another's goes with the log and says nothing of how far anybody is.
     pub watermarks: Vec<(Arc<str>, Micros)>,
     pub stages: Vec<StageProgress>,
     pub late: Vec<(Arc<str>, String, LateReason, u64)>,
@@ -79,13 +80,21 @@ pub(crate) struct StageProgress {
 impl Progress {
     pub fn of(shard: &Shard) -> Progress {
         let streams = &shard.streams;
+        let live = |name: &&Arc<str>| shard.time.is_live(name);
         let watermark = |name: &Arc<str>| Some((Arc::clone(name), shard.time.watermark(name)?));
         Progress {
             sums: shard.sums,
             next_offset: shard.next_offset,
             log_time: shard.log_time,
             raw_bytes: shard.raw_bytes(),
-            watermarks: shard.setup.streams.iter().filter_map(|of| watermark(&of.stream.name)).collect(),
+            watermarks: shard
+                .setup
+                .streams
+                .iter()
+                .map(|of| &of.stream.name)
+                .filter(live)
+                .filter_map(watermark)
+                .collect(),
             stages: shard.stages.iter().map(StageProgress::of).collect(),
             late: shard.lates.rows().map(|late| (Arc::clone(late.0), late.1.to_owned(), late.2, late.3)).collect(),
             dirty: shard.marks.stretches(),

@@ -207,7 +207,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         name: "airan_processor_watermark_delay_seconds",
-        help: "How far the event time of a stream is behind the clock, before the pipelines' lateness.",
+        help: "How far the event time of a stream is behind the clock, before the pipelines' lateness. Only where a node of it is live.",
         is_counter: false,
         labels: &["stream"],
         values: |_, progress, now, put| {

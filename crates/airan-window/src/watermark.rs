@@ -124,6 +124,16 @@ impl PartitionTime {
         (self.log_time != NEVER).then(|| stream.watermark(self.log_time))
     }
 
+    /// Whether any node of the stream is live. Where none is, the watermark goes with the log and says nothing of how far anybody is.
+    pub fn is_live(&self, stream: &str) -> bool {
+        let stream = self.by_name.get(stream).map(|index| &self.streams[*index]);
+        stream.is_some_and(|stream| match stream.slowest {
+            Slowest::At(_) => true,
+            Slowest::Nobody => false,
+            Slowest::Unknown => stream.find_slowest(self.log_time) != Slowest::Nobody,
+        })
+    }
+
     /// What has to be told to [`PartitionTime::observe_rows`] after a restart, sorted by stream and node.
     pub fn rows(&self) -> Vec<NodeClock> {
         let clocks = self.streams.iter().flat_map(|stream| {

@@ -118,11 +118,13 @@ fn a_node_of_a_slow_stream_is_live_for_three_periods() {
 #[test]
 fn without_live_nodes_time_passes_with_the_log() {
     let mut time = fresh();
+    let are_live = |time: &PartitionTime| ["fast", "slow", "unknown"].map(|stream| time.is_live(stream));
+    assert_eq!(are_live(&time), [false, false, false]);
     apply(&mut time, &(100 * SECOND, vec![(0, 1, 99 * SECOND)]));
     apply(&mut time, &(150 * SECOND, vec![]));
-    assert_eq!(time.watermark("fast"), Some(99 * SECOND));
+    assert_eq!((time.watermark("fast"), are_live(&time)), (Some(99 * SECOND), [true, false, false]));
     apply(&mut time, &(161 * SECOND, vec![]));
-    assert_eq!(time.watermark("fast"), Some(101 * SECOND));
+    assert_eq!((time.watermark("fast"), are_live(&time)), (Some(101 * SECOND), [false, false, false]));
     apply(&mut time, &(1_000 * SECOND, vec![]));
     assert_eq!(time.watermark("fast"), Some(940 * SECOND));
 }

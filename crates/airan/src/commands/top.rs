@@ -216,8 +216,7 @@ fn lines(before: &[Sample], now: &Look, span: Duration) -> Lines {
     }
     let mut most_behind: BTreeMap<&str, (f64, &str)> = BTreeMap::new();
     for sample in now.of("airan_processor_watermark_delay_seconds") {
-        // A shard to which nobody sends this stream shows a minute more than its log's time: so the least counts, and the most is
-        // said beside it.
+        // Of shards that differ the least counts, and the most is said beside it.
         let most = most_behind.entry(sample.label("stream")).or_insert((sample.value, sample.label("partition")));
         if sample.value > most.0 {
             *most = (sample.value, sample.label("partition"));
