@@ -195,6 +195,8 @@ def main():
     for path in ROOT.glob("pipelines/*/input.ndjson"):
         lines = path.read_bytes().splitlines(keepends=True)
         seed("ndjson", path.parent.name, b"".join(lines[:20]))
+    for path in samples.glob("ran-gnb/*.jsonl"):
+        seed("ndjson", path.name, path.read_bytes())
     for name, compression in [("plain", None), ("lz4", "lz4"), ("zstd", "zstd")]:
         seed("arrow_ipc", name, arrow_stream(pa.ipc.IpcWriteOptions(compression=compression)))
     print(f"{count} seeds in {corpus}")

@@ -47,7 +47,8 @@ pub struct Decoded {
 
 /// What became of a body's samples: `samples = sentinels + columns + sample_rows + refused`.
 ///
-/// A sample is a line of text, an OTLP data point, a sample or native histogram of remote write, a line of NDJSON or a row of Arrow.
+/// A sample is a line of text, an OTLP data point, a sample or native histogram of remote write, a line of NDJSON, a number of a gNB's
+/// frame or a row of Arrow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Samples there were.
@@ -68,6 +69,23 @@ pub struct Tally {
     pub histograms: u64,
     /// Some rows had no time of their own and got [`Context::now`].
     pub no_time: bool,
+}
+
+impl Tally {
+    /// Adds what became of other samples of the same body.
+    pub(crate) fn add(&mut self, other: &Tally) {
+        let Tally { samples, sentinels, columns, sample_rows, dropped_fields, exemplars, refused, histograms, no_time } =
+            *other;
+        self.samples += samples;
+        self.sentinels += sentinels;
+        self.columns += columns;
+        self.sample_rows += sample_rows;
+        self.dropped_fields += dropped_fields;
+        self.exemplars += exemplars;
+        self.refused += refused;
+        self.histograms += histograms;
+        self.no_time |= no_time;
+    }
 }
 
 /// Samples refused for one reason.

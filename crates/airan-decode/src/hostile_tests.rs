@@ -30,7 +30,9 @@ const JSON: &str = r#"{"resourceMetrics":[{"resource":{"attributes":[{"key":"hos
 
 const LINES: &str = "{\"stream\":\"inference\",\"ts\":\"2026-01-01T00:00:00Z\",\"node\":\"n\",\"model\":\"m\",\"attributes\":{\"a\":\"b\"},\
     \"time_to_first_token_seconds\":{\"bounds\":[0.1],\"counts\":[1,2],\"sum\":0.5,\"count\":3},\"generation_tokens\":7}\n\
-    {\"stream\":\"sample\",\"name\":\"m\",\"value\":1.5}\n";
+    {\"stream\":\"sample\",\"name\":\"m\",\"value\":1.5}\n\
+    {\"cells\":[{\"cell_metrics\":{\"pci\":1,\"latency_histogram\":[1,2,3,0,0,0,0,0,0,0],\"pdsch_prbs_used_per_tdd_slot_idx\":[1,2]},\
+    \"ue_list\":[{\"rnti\":1,\"dl_brate\":8}]}],\"timestamp\":\"2026-05-15T14:23:28.476\"}\n";
 
 fn protobuf() -> Vec<u8> {
     let json: ExportMetricsServiceRequest = serde_json::from_str(JSON).unwrap();

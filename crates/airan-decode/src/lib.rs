@@ -14,8 +14,8 @@
 //! The body's size is the door's to limit. Decoders read it as a stream of borrowed slices and keep no tree of it: protobuf and
 //! JSON point by point, text and NDJSON line by line. What they keep is bounded apart from the body: the rows by a budget of 32 MiB
 //! of text and 4 Mi cells; a histogram's lines by 48 bytes each, as many as a scrape may have samples; an NDJSON line's keys by
-//! 1,024; Arrow by the body's own limit after decompression, checked before anything is allocated. Together that is below 200 MiB
-//! for the worst body there can be, and about the size of the body for an honest one.
+//! 1,024, and a list in a gNB's frame by 4,096; Arrow by the body's own limit after decompression, checked before anything is
+//! allocated. Together that is below 200 MiB for the worst body there can be, and about the size of the body for an honest one.
 
 mod classic;
 mod context;

@@ -51,17 +51,9 @@ pub(super) enum Value<'l> {
 }
 
 impl<'l, 'c> Row<'l, 'c> {
-    pub(super) fn read(line: &'l [u8], context: &Context<'c>, classes: &mut Classes<'_>) -> Result<Self, Refusal> {
+    /// The row that a line's keys make.
+    pub(super) fn of(keys: Keys<'l>, context: &Context<'c>, classes: &mut Classes<'_>) -> Result<Self, Refusal> {
         let malformed = |what: &str| (Reason::Malformed, what.to_owned());
-        let text = std::str::from_utf8(line).map_err(|_| malformed("not UTF-8"))?;
-        let keys: Keys<'l> = serde_json::from_str(text).map_err(|error| {
-            let column = error.column();
-            let what = if error.is_data() { "not a JSON object" } else { "not JSON" };
-            malformed(&format!("{what} (column {column})"))
-        })?;
-        if keys.has_more {
-            return Err((Reason::TooManyLabels, format!("more than {KEYS_MAX} keys")));
-        }
         let named = keys.pairs.iter().find(|(key, _)| key == "stream").and_then(|(_, value)| text_of(value));
         let name = named.ok_or_else(|| malformed("no `stream`"))?;
         let unknown = || (Reason::UnknownStream, format!("there is no stream {}", shown(&name)));
@@ -172,7 +164,7 @@ impl<'l, 'c> Row<'l, 'c> {
     }
 }
 
-fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
+pub(super) fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
     let inner = value.get().strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
         serde_json::from_str(value.get()).ok().map(Cow::Owned)
@@ -216,10 +208,27 @@ fn histogram_of(value: &RawValue) -> Result<Histogram, &'static str> {
 
 /// An object's keys with their values as written.
 #[derive(Debug, Default)]
-struct Keys<'l> {
-    pairs: Vec<(Cow<'l, str>, &'l RawValue)>,
-    // There are more than [`KEYS_MAX`].
-    has_more: bool,
+pub(super) struct Keys<'l> {
+    pub pairs: Vec<(Cow<'l, str>, &'l RawValue)>,
+    /// There are more than [`KEYS_MAX`].
+    pub has_more: bool,
+}
+
+impl<'l> Keys<'l> {
+    /// Those of a line.
+    pub(super) fn read(line: &'l [u8]) -> Result<Keys<'l>, Refusal> {
+        let malformed = |what: &str| (Reason::Malformed, what.to_owned());
+        let text = std::str::from_utf8(line).map_err(|_| malformed("not UTF-8"))?;
+        let keys: Keys<'l> = serde_json::from_str(text).map_err(|error| {
+            let column = error.column();
+            let what = if error.is_data() { "not a JSON object" } else { "not JSON" };
+            malformed(&format!("{what} (column {column})"))
+        })?;
+        if keys.has_more {
+            return Err((Reason::TooManyLabels, format!("more than {KEYS_MAX} keys")));
+        }
+        Ok(keys)
+    }
 }
 
 impl<'de: 'l, 'l> Deserialize<'de> for Keys<'l> {

@@ -68,6 +68,7 @@ const BUILTIN: &[(&str, &str)] = &[
     ("config/catalog/map_triton.yaml", include_str!("../../../../config/catalog/map_triton.yaml")),
     ("config/catalog/map_sglang.yaml", include_str!("../../../../config/catalog/map_sglang.yaml")),
     ("config/catalog/map_aerial.yaml", include_str!("../../../../config/catalog/map_aerial.yaml")),
+    ("config/catalog/map_ocudu.yaml", include_str!("../../../../config/catalog/map_ocudu.yaml")),
     ("config/catalog/map_radio_names.yaml", include_str!("../../../../config/catalog/map_radio_names.yaml")),
     ("config/catalog/map_otel_gen_ai.yaml", include_str!("../../../../config/catalog/map_otel_gen_ai.yaml")),
     ("config/catalog/map_cadvisor.yaml", include_str!("../../../../config/catalog/map_cadvisor.yaml")),
