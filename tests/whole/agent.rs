@@ -5,6 +5,36 @@ use std::time::Duration;
 use super::edge::Edge;
 use super::site::{Scrape, until};
 
+/// Scenario: an agent scrapes an endpoint whose OpenMetrics has exemplars on two of its lines.
+/// Guarantees: both are counted at each scrape, under the target's name; the samples are in the lake, and nothing of an exemplar is.
+#[tokio::test(flavor = "multi_thread")]
+async fn exemplars_at_a_target_are_left_out_and_counted() {
+    const TEXT: &str = "# TYPE asked counter\nasked_total{path=\"a\"} 17 # {trace_id=\"4bf92f3577b34da6\"} 1 1700000000.5\n\
+        asked_total{path=\"b\"} 4 # {trace_id=\"00f067aa0ba902b7\"} 2\nasked_total{path=\"c\"} 1\n# EOF\n";
+    let kind = [("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+    let router = axum::Router::new().route("/metrics", axum::routing::get(move || async move { (kind, TEXT) }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let mut edge = Edge::new("exemplars");
+    edge.scrape_target("traced", &format!("http://{address}/metrics"));
+    let process = edge.up();
+    edge.ready().await;
+    let counted = until("three scrapes", || async {
+        let scrape = edge.scrape().await?;
+        Some(scrape.sum("airan_agent_dropped_exemplars_total", &["target=\"traced\""])).filter(|count| *count >= 6.0)
+    })
+    .await;
+    assert_eq!(counted % 2.0, 0.0, "two a scrape");
+    let sql = "SELECT * FROM sample WHERE name = 'asked_total'";
+    let rows = until("rows of three scrapes", || async { edge.try_query(sql).filter(|rows| rows.len() >= 9) }).await;
+    let text = serde_json::to_string(&rows).expect("JSON");
+    assert!(text.contains("asked_total") && !text.contains("trace_id") && !text.contains("4bf92f"), "{text}");
+    edge.sums_add_up().await;
+    let (status, said) = process.stop(Duration::from_secs(20));
+    assert!(status.success(), "{status}: {said:#?}");
+}
+
 /// Scenario: an agent collects each second and sends over HTTP; the gateway is killed, stays away for a while, and comes back.
 /// Guarantees: the agent holds its rows meanwhile and says so; afterwards the lake has every one of them once, without a gap in
 /// their numbers; collected = acknowledged + queued + dropped at the agent, with nothing dropped; it stops in seconds.

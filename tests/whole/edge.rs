@@ -108,6 +108,11 @@ impl Edge {
         self.admins[0]
     }
 
+    /// Where the processor shows its metrics: in `airan up` where the gateway does.
+    pub fn processor_admin(&self) -> u16 {
+        self.admins[self.admins.len() - 1]
+    }
+
     /// Runs a tool with the configuration that knows bus and lake; its output.
     pub fn run(&self, arguments: &[&str]) -> String {
         self.run_as(self.reader, arguments)

@@ -1,5 +1,6 @@
 //! Looking on: accelerators without an exporter, `airan top` and `airan tap`, and that they disturb nobody.
 
+use std::cell::Cell;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -103,6 +104,50 @@ async fn top_shows_sources_rates_and_lags() {
     assert!(table.lines().any(|line| line.starts_with("source") && line.contains("host")), "{table}");
     let told = edge.run_in_vain("up.yaml", &["top", "--once", "--url", "http://127.0.0.1:9"]);
     assert!(told.contains("no airan answers at http://127.0.0.1:9"), "{told}");
+}
+
+/// Scenario: a hundred browsers ask for windows at once, again and again, of an `airan up` that takes rows meanwhile.
+/// Guarantees: some are answered, those that are too many are told to come again in a second, none fails in another way; rows are
+/// taken all the while, and afterwards one who asks alone is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_looks_at_once_are_told_to_come_again() {
+    let edge = Edge::new("crowd");
+    let process = edge.up();
+    edge.ready().await;
+    until("rows of this host", || async { edge.count("host").filter(|rows| *rows > 0) }).await;
+    let page = format!("http://127.0.0.1:{}/api/windows?site=local&pipeline=host_load&hours=", edge.gateway_admin());
+    let client = reqwest::Client::new();
+    let (answered, too_many) = (Cell::new(0), Cell::new(0));
+    until("both answers", || {
+        let asked: Vec<_> = (1..=100).map(|hours| tokio::spawn(client.get(format!("{page}{hours}")).send())).collect();
+        let (edge, answered, too_many) = (&edge, &answered, &too_many);
+        async move {
+            let row = "{\"stream\":\"timing\",\"node\":\"n\",\"clock\":\"c\"}\n";
+            assert_eq!(edge.push("/v1/ndjson", "application/x-ndjson", row).await.0, 200);
+            for answer in asked {
+                let answer = answer.await.expect("a task").expect("an answer");
+                let (status, retry) = (answer.status().as_u16(), answer.headers().get("retry-after").cloned());
+                let text = answer.text().await.expect("text");
+                match status {
+                    200 => answered.set(answered.get() + 1),
+                    429 => {
+                        assert_eq!(retry.as_ref().map(|retry| retry.as_bytes()), Some(&b"1"[..]));
+                        assert!(text.contains("ask again"), "{text}");
+                        too_many.set(too_many.get() + 1);
+                    }
+                    other => panic!("{other}: {text}"),
+                }
+            }
+            (answered.get() > 0 && too_many.get() > 0).then_some(())
+        }
+    })
+    .await;
+    println!("{} answered, {} told to come again", answered.get(), too_many.get());
+    let alone = client.get(format!("{page}1")).send().await.expect("an answer");
+    assert_eq!(alone.status().as_u16(), 200);
+    edge.sums_add_up().await;
+    let (status, said) = process.stop(Duration::from_secs(20));
+    assert!(status.success(), "{status}: {said:#?}");
 }
 
 /// Scenario: taps on a running `airan up`: of two nodes' rows one is wanted; a stream nobody has; a count that is not reached.

@@ -49,6 +49,8 @@ pub struct DemoSettings {
     /// How long its bad day lasts before it begins again: 1 minute to 6 hours. A tenth of it a node is silent and its rows are
     /// held in memory.
     pub day: DurationSetting,
+    /// How much of its first day is over when the demo starts: less than a day.
+    pub begin: DurationSetting,
     /// Another seed, other numbers.
     pub seed: u64,
 }
@@ -242,6 +244,7 @@ impl Settings {
             .not_zero("uplink.request_bytes", self.uplink.request_bytes.get())
             .timer("drain", self.drain)
             .require("demo.day", DEMO_DAY.contains(&self.demo.day.get().as_secs()), "must be 1m to 6h")
+            .require("demo.begin", self.demo.begin.get() < self.demo.day.get(), "must be less than demo.day")
             .finish()
     }
 
@@ -260,7 +263,7 @@ targets: []
 queue: {rows: 200000, bytes: 64MiB}
 uplink: {timeout: 30s, backoff_min: 500ms, backoff_max: 30s, give_up_after: 24h, request_rows: 20000, request_bytes: 4MiB}
 drain: 5s
-demo: {day: 30m, seed: 1}
+demo: {day: 30m, begin: 0s, seed: 1}
 ";
         serde_saphyr::from_str(yaml).unwrap()
     }
@@ -325,6 +328,7 @@ mod tests {
             (Box::new(move |s| s.drain = zero), "agent.drain"),
             (Box::new(|s| s.demo.day = "59s".parse().unwrap()), "agent.demo.day"),
             (Box::new(|s| s.demo.day = "7h".parse().unwrap()), "agent.demo.day"),
+            (Box::new(|s| s.demo.begin = "30m".parse().unwrap()), "agent.demo.begin"),
         ];
         for (change, told) in cases {
             let mut wrong = good();

@@ -30,7 +30,8 @@ pub fn print(config: &Config, shown: &Shown, admin: SocketAddr, doors: Addresses
     let program = std::env::args().next().unwrap_or_else(|| "airan".to_owned());
     let mut text = text(&program, &config.node_name()?, &config.lake.path, shown, admin, doors);
     if shown.demo {
-        text.push_str(&demo_text(config.agent.demo.day.get()));
+        let demo = &config.agent.demo;
+        text.push_str(&demo_text(demo.day.get(), demo.begin.get()));
     }
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
@@ -61,16 +62,24 @@ fn text(program: &str, node: &str, lake: &str, shown: &Shown, admin: SocketAddr,
     )
 }
 
-/// What a user of the demo must know, and when to look.
-fn demo_text(day: Duration) -> String {
+/// What a user of the demo must know, and when to look. `begin` of the first day is over.
+fn demo_text(day: Duration, begin: Duration) -> String {
     let shown = |at: Duration| DurationSetting::from(Duration::from_secs(at.as_secs()));
+    let when = if begin.is_zero() { "begins now".to_owned() } else { format!("is {} old", shown(begin)) };
     let mut text = format!(
-        "  demo     SIMULATED: every number of site demo-site is made up, its rows have source = 'demo'. Its bad day of {} begins
-           now, and again when it is over:
+        "  demo     SIMULATED: every number of site demo-site is made up, its rows have source = 'demo'. Its bad day of {} {when},
+           and begins again when it is over:
 ",
         shown(day)
     );
-    for Incident { begins, ends, what } in airan_agent::demo::incidents(day) {
+    let mut incidents = airan_agent::demo::incidents(day);
+    for incident in &mut incidents {
+        // What is over comes again tomorrow.
+        let later = if incident.begins < begin { day } else { Duration::ZERO };
+        (incident.begins, incident.ends) = (incident.begins + later - begin, incident.ends + later - begin);
+    }
+    incidents.sort_by_key(|incident| incident.begins);
+    for Incident { begins, ends, what } in incidents {
         text.push_str(&format!("           +{} to +{}: {what}\n", shown(begins), shown(ends)));
     }
     text
@@ -115,8 +124,11 @@ mod tests {
 
     #[test]
     fn the_demo_says_that_it_is_one_and_when_to_look() {
-        let text = demo_text(Duration::from_secs(1_800));
+        let text = demo_text(Duration::from_secs(1_800), Duration::ZERO);
         assert!(text.contains("SIMULATED") && text.contains("source = 'demo'"), "{text}");
         assert!(text.contains("+3m to +6m: cell demo-cell-3 is full"), "{text}");
+        let text = demo_text(Duration::from_secs(1_800), Duration::from_secs(240));
+        assert!(text.contains("day of 30m is 4m old") && text.contains("+29m to +32m: cell demo-cell-3"), "{text}");
+        assert!(text.contains("+5m to +8m: GPU demo-gpu-2"), "{text}");
     }
 }

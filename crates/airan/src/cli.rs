@@ -104,7 +104,8 @@ struct UpArgs {
     config: Option<PathBuf>,
     /// Simulates a site in place of collecting anything: two servers, four GPUs, six cells, and one bad day
     ///
-    /// All numbers are made up; the rows carry source = 'demo'. How long the day lasts is `agent.demo.day`.
+    /// All numbers are made up; the rows carry source = 'demo'. How long the day lasts is `agent.demo.day`, how
+    /// much of it is over at the start `agent.demo.begin`.
     #[arg(long)]
     demo: bool,
     /// Lets simulated and real rows into one lake

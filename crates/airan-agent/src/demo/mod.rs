@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The rows take the way of everybody else's: lines as a sender would write them, decoded by the decoder of the door, numbered as
-//! an agent numbers them; `source` is [`SOURCE`]. What they say is a function of seed, start and time alone: no clock is read and
+//! an agent numbers them; `source` is [`SOURCE`]. What they say is a function of seed, dawn, start and time alone: no clock is read and
 //! no chance is asked below [`run`].
 
 mod compute;
@@ -50,7 +50,8 @@ const LINES: usize = 2_000;
 /// Runs the site from now until `stop`.
 pub(crate) async fn run(settings: DemoSettings, shared: Arc<Shared>, stop: CancellationToken) {
     let mut next = shared.clock.now().div_euclid(SECOND) * SECOND;
-    let mut site = Site::new(settings.seed, settings.day.micros(), next);
+    let dawn = next - settings.begin.micros();
+    let mut site = Site::new(settings.seed, settings.day.micros(), dawn, next);
     let mut outlet = Outlet::new(Arc::clone(&shared));
     loop {
         tokio::select! {

@@ -57,10 +57,10 @@ impl Drive {
 }
 
 impl Site {
-    /// A site that begins at `start` with a day of `day`.
-    pub fn new(seed: u64, day: Micros, start: Micros) -> Site {
+    /// A site that begins at `start`, in a day of `day` that began at `dawn`.
+    pub fn new(seed: u64, day: Micros, dawn: Micros, start: Micros) -> Site {
         Site {
-            day: Day::new(day, start),
+            day: Day::new(day, dawn),
             start,
             radio: Radio::new(seed),
             compute: Compute::new(seed),

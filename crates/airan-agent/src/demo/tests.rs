@@ -14,7 +14,7 @@ const DAY: Micros = 10 * MINUTE;
 
 /// The lines of a day, second by second.
 fn day(seed: u64) -> Vec<Vec<Line>> {
-    let mut site = Site::new(seed, DAY, START);
+    let mut site = Site::new(seed, DAY, START, START);
     (0..DAY / SECOND).map(|second| site.step(START + second * SECOND)).collect()
 }
 
@@ -93,7 +93,7 @@ fn a_silent_node_comes_back_with_its_backlog() {
         accelerators_scraped: Default::default(),
     });
     let mut outlet = Outlet::new(Arc::clone(&shared));
-    let mut site = Site::new(1, DAY, START);
+    let mut site = Site::new(1, DAY, START, START);
     let (mut made, mut held) = (0, 0);
     for second in 0..DAY / SECOND {
         let at = START + second * SECOND;
