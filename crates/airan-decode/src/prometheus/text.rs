@@ -45,6 +45,7 @@ impl<'t> Cursor<'t> {
         Cursor { text, at }
     }
 
+    #[inline]
     pub(super) fn rest(&self) -> &'t str {
         &self.text[self.at..]
     }
@@ -53,11 +54,13 @@ impl<'t> Cursor<'t> {
         self.at >= self.text.len()
     }
 
+    #[inline]
     pub(super) fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
     /// Goes past a byte, if it is the next one.
+    #[inline]
     pub(super) fn eat(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
@@ -69,16 +72,20 @@ impl<'t> Cursor<'t> {
     }
 
     /// Goes past blanks.
+    #[inline]
     pub(super) fn blanks(&mut self) {
-        self.take(|byte| byte == b' ' || byte == b'\t');
+        while self.peek().is_some_and(|byte| byte == b' ' || byte == b'\t') {
+            self.at += 1;
+        }
     }
 
     /// The bytes up to the first that does not belong. `belongs` must treat all bytes of a character alike.
+    #[inline]
     pub(super) fn take(&mut self, belongs: impl Fn(u8) -> bool) -> &'t str {
-        let rest = self.rest();
-        let end = rest.bytes().position(|byte| !belongs(byte)).unwrap_or(rest.len());
-        self.at += end;
-        &rest[..end]
+        let start = self.at;
+        let rest = &self.text.as_bytes()[start..];
+        self.at += rest.iter().position(|byte| !belongs(*byte)).unwrap_or(rest.len());
+        &self.text[start..self.at]
     }
 
     /// A metric's name; empty if there is none.
