@@ -38,12 +38,11 @@ fuzz=crates/airan-decode/fuzz
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(cd "$fuzz/fuzz_targets" && printf '%s\n' *.rs | sed 's/\.rs$//')
 # One allocation at most, and all of them: what decoders may keep (airan-decode, "Memory"), and what the sanitizer takes beside it.
-# Without optimisation (--dev), which takes many times longer to build than it saves in a run of minutes.
 limits=(-malloc_limit_mb=256 -rss_limit_mb=1536 -timeout=10 -max_len=65536)
 for target in "${targets[@]}"; do
     mkdir -p "$work/corpus/$target" "$work/found/$target"
     log=$work/$target.log
-    if ! (cd "$fuzz" && cargo +nightly fuzz run --dev --fuzz-dir . "$target" "$work/corpus/$target" -- \
+    if ! (cd "$fuzz" && cargo +nightly fuzz run --fuzz-dir . "$target" "$work/corpus/$target" -- \
         "-max_total_time=$seconds" "-artifact_prefix=$work/found/$target/" "${limits[@]}" >"$log" 2>&1); then
         tail -n 40 "$log"
         echo "FAIL $target: the bytes are in $work/found/$target; the whole log is $log"
