@@ -18,6 +18,7 @@ import time
 import urllib.request
 
 from running import Running, free_ports, get, until
+from sums import check_sums
 
 REQUESTS = 300  # that are fed, 50 ms apart
 KILLS = (80, 180)
@@ -266,6 +267,7 @@ def main():
         compare(site)
         twins = site.query("SELECT count(*) - count(DISTINCT batch || ':' || seq) AS twins FROM sample")
         assert twins[0]["twins"] == 0, twins
+        check_sums(f"http://127.0.0.1:{site.admin}", "doors", "shards")
         site.end(up, "airan")
         site.check_lake()
 

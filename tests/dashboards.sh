@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The dashboards of deploy/grafana over the demo site: a real Prometheus scrapes `airan up --demo`, with the shipped rules, and is asked
-# what each panel asks (dashboards.py). Windows of a minute have to close before the last panels have data.
+# what each panel asks (dashboards.py). Windows of a minute have to close before the last panels have data. Then what it holds of
+# each pipeline is compared with the lake (lake_metrics.py), and the sums of doors, agent and shards are (sums.py).
 #
-# Needs prometheus (Debian's package), curl and python3.
+# Needs prometheus (Debian's package), curl, and python3 with venv.
 #
 # usage: tests/dashboards.sh     environment: AIRAN, the binary (default: that of the last release build, built when missing)
 set -euo pipefail
@@ -13,8 +14,11 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 airan=${AIRAN:-$CARGO_TARGET_DIR/release/airan}
 [ -x "$airan" ] || cargo build --release -p airan
 for tool in prometheus curl python3; do
-    command -v "$tool" >/dev/null || { echo "$tool is missing: apt-get install prometheus curl python3"; exit 1; }
+    command -v "$tool" >/dev/null || { echo "$tool is missing: apt-get install prometheus curl python3-venv"; exit 1; }
 done
+venv=$cache/venv
+[ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+"$venv/bin/pip" install -q --disable-pip-version-check -r tests/requirements.txt
 
 # shellcheck source=tests/work.sh
 . tests/work.sh
@@ -43,3 +47,5 @@ for ready in "http://127.0.0.1:$admin/readyz" "http://127.0.0.1:$prom/-/ready"; 
         { echo "FAIL not within 120s: $ready"; exit 1; }
 done
 python3 tests/dashboards.py "http://127.0.0.1:$prom" 420
+"$venv/bin/python" tests/lake_metrics.py "$airan" "$work/up.yaml" "$work/data" "http://127.0.0.1:$prom"
+python3 tests/sums.py "http://127.0.0.1:$admin" doors agent shards

@@ -21,6 +21,7 @@ import urllib.parse
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
 from running import Running, free_ports, get, until
+from sums import check_sums
 
 SOURCE = "remote_write/2"
 OBSERVED = [0.02, 0.07, 0.3, 0.9, 4.0]
@@ -193,6 +194,7 @@ def main():
         assert len(rows) > 100, len(rows)
         assert TRACE not in json.dumps(rows), "an exemplar's trace is in the lake"
         print("ok   no exemplar's trace is in the lake")
+        check_sums(f"http://127.0.0.1:{site.admin}", "doors", "shards")
         site.end(up, "airan")
         site.check_lake()
 

@@ -186,6 +186,8 @@ PYTHON
 }
 until_it "what Prometheus sends by remote write is stored, each sample once" sent_is_stored
 
+python3 tests/sums.py "http://127.0.0.1:$admin" doors agent shards
+
 # The files: with the writer gone, so that all readers see one lake.
 kill -TERM "$up"
 wait "$up"
