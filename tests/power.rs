@@ -8,13 +8,17 @@
 //!   without the bytes (zeros) and a cut may be undone;
 //! - a name made, removed or changed since its folder's last sync is there or not, each name for itself; a folder whose own
 //!   name is gone takes everything in it along;
-//! - what a failed sync was for is there, gone or torn, and no later sync makes up for it: the kernel holds it for clean.
+//! - what a failed sync was for is there, gone or torn, and no later sync makes up for it: the kernel holds it for clean;
+//! - of a failed write some bytes are there.
 //!
 //! The process is gone after as many steps as [`Power::cut_after`] says, before or after the step; all later steps fail. Then
 //! the machine comes up ([`Power::restore`]), or only a new process ([`Power::revive`]).
 //! A sync can be left out by the place in the code that asks for it: a property that then still holds proves nothing.
 //!
-//! Included by path into the tests of each crate that changes files, whose every change goes through one type (`disk.rs`).
+//! Included by path into the tests of each crate that changes files, whose every change goes through one type (`disk.rs`), and of
+//! those that use such a crate. Each of them uses a part.
+
+#![allow(dead_code)]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -33,6 +37,20 @@ const SECTOR: usize = 64;
 /// A place in the code that asks for a sync.
 pub(crate) type Site = &'static Location<'static>;
 
+/// A step that went wrong: what it does, the how-manieth of its kind, and how.
+pub(crate) type Struck = (&'static str, u64, Blow);
+
+/// How a step goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Blow {
+    /// The process is gone before anything is done.
+    GoneBefore,
+    /// It is done, and nobody is left to hear of it.
+    GoneAfter,
+    /// It fails, and is done in part.
+    Failed,
+}
+
 /// The disk's own numbers for a file, whatever names it has.
 type FileId = u64;
 
@@ -50,14 +68,8 @@ struct Contents {
 
 #[derive(Clone, Debug)]
 enum Change {
-    Write {
-        at: u64,
-        bytes: Vec<u8>,
-    },
-    #[allow(dead_code)] // by the lake, which cuts nothing
-    Cut {
-        length: u64,
-    },
+    Write { at: u64, bytes: Vec<u8> },
+    Cut { length: u64 },
 }
 
 #[derive(Debug, Default)]
@@ -69,8 +81,9 @@ struct Names {
 #[derive(Debug)]
 struct State {
     dice: Dice,
-    files: HashMap<FileId, Contents>,
-    folders: HashMap<PathBuf, Names>,
+    // In order, because what is left of each is drawn one after the other.
+    files: BTreeMap<FileId, Contents>,
+    folders: BTreeMap<PathBuf, Names>,
     /// Which file an inode of the real folder is.
     inodes: HashMap<u64, FileId>,
     next_id: FileId,
@@ -79,7 +92,11 @@ struct State {
     left_out: Option<(&'static str, u32, u32)>,
     /// One sync in so many fails; 0: none.
     sync_fails_one_in: u64,
+    /// One write in so many fails; 0: none.
+    write_fails_one_in: u64,
     sites: BTreeSet<(&'static str, u32, u32)>,
+    steps: BTreeMap<&'static str, u64>,
+    struck: BTreeSet<Struck>,
 }
 
 /// See the module.
@@ -105,7 +122,7 @@ impl Power {
     pub(crate) fn over(root: &Path, seed: u64) -> Arc<Power> {
         let state = State {
             dice: Dice::of(seed),
-            files: HashMap::new(),
+            files: BTreeMap::new(),
             folders: [(root.to_owned(), Names::default())].into(),
             inodes: HashMap::new(),
             next_id: 0,
@@ -113,7 +130,10 @@ impl Power {
             is_out: false,
             left_out: None,
             sync_fails_one_in: 0,
+            write_fails_one_in: 0,
             sites: BTreeSet::new(),
+            steps: BTreeMap::new(),
+            struck: BTreeSet::new(),
         };
         Arc::new(Power { root: root.to_owned(), state: Mutex::new(state) })
     }
@@ -124,7 +144,6 @@ impl Power {
     }
 
     /// Nothing goes until [`Power::cut_after`] is called again. Returns how many steps were left.
-    #[allow(dead_code)] // by the log, which is looked at without a step
     pub(crate) fn hold(&self) -> Option<u64> {
         self.state().steps_left.take()
     }
@@ -144,6 +163,16 @@ impl Power {
         self.state().sync_fails_one_in = one_in;
     }
 
+    /// One write in so many fails.
+    pub(crate) fn fail_writes(&self, one_in: u64) {
+        self.state().write_fails_one_in = one_in;
+    }
+
+    /// What went wrong so far.
+    pub(crate) fn struck(&self) -> BTreeSet<Struck> {
+        self.state().struck.clone()
+    }
+
     /// The places that asked for a sync.
     pub(crate) fn sites(&self) -> BTreeSet<(&'static str, u32, u32)> {
         self.state().sites.clone()
@@ -155,37 +184,42 @@ impl Power {
 
     pub(crate) fn create(&self, path: &Path) -> io::Result<File> {
         let mut state = self.state();
-        state.step()?;
+        state.step("create")?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         let id = state.next_id;
         state.next_id += 1;
         state.files.insert(id, Contents::default());
         state.inodes.insert(file.metadata()?.ino(), id);
         state.name(path, Some(Entry::File(id)));
-        state.end_step().map(|()| file)
+        state.end_step("create").map(|()| file)
     }
 
     pub(crate) fn write(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
         let mut state = self.state();
-        state.step()?;
-        file.write_all_at(bytes, at)?;
-        state.contents(file)?.pending.push(Change::Write { at, bytes: bytes.to_vec() });
-        state.end_step()
+        state.step("write")?;
+        let one_in = state.write_fails_one_in;
+        let fails = one_in > 0 && state.dice.one_in(one_in);
+        let done = if fails { &bytes[..state.dice.below(bytes.len() as u64 + 1) as usize] } else { bytes };
+        file.write_all_at(done, at)?;
+        state.contents(file)?.pending.push(Change::Write { at, bytes: done.to_vec() });
+        if fails {
+            return Err(state.fail("write", "the disk could not write"));
+        }
+        state.end_step("write")
     }
 
-    #[allow(dead_code)] // by the lake, which cuts nothing
     pub(crate) fn cut(&self, file: &File, length: u64) -> io::Result<()> {
         let mut state = self.state();
-        state.step()?;
+        state.step("cut")?;
         file.set_len(length)?;
         state.contents(file)?.pending.push(Change::Cut { length });
-        state.end_step()
+        state.end_step("cut")
     }
 
     pub(crate) fn sync_data(&self, file: &File, site: Site) -> io::Result<()> {
         let mut state = self.state();
-        state.step()?;
-        let done = state.sync(site);
+        state.step("sync")?;
+        let done = state.sync(site, "sync");
         let mut dice = state.dice.clone();
         let contents = state.contents(file)?;
         match done {
@@ -201,57 +235,55 @@ impl Power {
                 return Err(error);
             }
         }
-        state.end_step()
+        state.end_step("sync")
     }
 
     pub(crate) fn sync_folder(&self, folder: &Path, site: Site) -> io::Result<()> {
         let mut state = self.state();
-        state.step()?;
-        if !state.sync(site)? {
+        state.step("sync of a folder")?;
+        if !state.sync(site, "sync of a folder")? {
             let names = state.folders.entry(folder.to_owned()).or_default();
             for (name, entry) in std::mem::take(&mut names.pending) {
                 apply(&mut names.durable, name, entry);
             }
         }
-        state.end_step()
+        state.end_step("sync of a folder")
     }
 
     pub(crate) fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.step()?;
+        state.step("removal")?;
         fs::remove_file(path)?;
         state.name(path, None);
-        state.end_step()
+        state.end_step("removal")
     }
 
     pub(crate) fn create_folder(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.step()?;
+        state.step("folder")?;
         fs::create_dir(path)?;
         state.folders.insert(path.to_owned(), Names::default());
         state.name(path, Some(Entry::Folder));
-        state.end_step()
+        state.end_step("folder")
     }
 
-    #[allow(dead_code)] // by the log, which has neither links nor renames
     pub(crate) fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.step()?;
+        state.step("link")?;
         fs::hard_link(from, to)?;
         let id = state.id_at(to)?;
         state.name(to, Some(Entry::File(id)));
-        state.end_step()
+        state.end_step("link")
     }
 
-    #[allow(dead_code)] // by the log, which has neither links nor renames
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.step()?;
+        state.step("renaming")?;
         fs::rename(from, to)?;
         let id = state.id_at(to)?;
         state.name(to, Some(Entry::File(id)));
         state.name(from, None);
-        state.end_step()
+        state.end_step("renaming")
     }
 
     /// Only the process had died: another one starts on what the kernel holds, synced or not.
@@ -295,11 +327,15 @@ struct Built {
 
 impl State {
     /// A step begins; the power may go before anything of it is done.
-    fn step(&mut self) -> io::Result<()> {
+    fn step(&mut self, step: &'static str) -> io::Result<()> {
+        if !self.is_out {
+            *self.steps.entry(step).or_default() += 1;
+        }
         match &mut self.steps_left {
             _ if self.is_out => Err(gone()),
             Some(0) if self.dice.one_in(2) => {
                 self.is_out = true;
+                self.strike(step, Blow::GoneBefore);
                 Err(gone())
             }
             _ => Ok(()),
@@ -307,10 +343,11 @@ impl State {
     }
 
     /// A step was done; the power may go before anybody hears of it.
-    fn end_step(&mut self) -> io::Result<()> {
+    fn end_step(&mut self, step: &'static str) -> io::Result<()> {
         match &mut self.steps_left {
             Some(0) => {
                 self.is_out = true;
+                self.strike(step, Blow::GoneAfter);
                 Err(gone())
             }
             Some(left) => {
@@ -321,12 +358,22 @@ impl State {
         }
     }
 
+    fn strike(&mut self, step: &'static str, how: Blow) {
+        let number = self.steps.get(step).copied().unwrap_or_default();
+        self.struck.insert((step, number, how));
+    }
+
+    fn fail(&mut self, step: &'static str, how: &'static str) -> io::Error {
+        self.strike(step, Blow::Failed);
+        io::Error::other(how)
+    }
+
     /// Whether a sync is left out; or its failure.
-    fn sync(&mut self, site: Site) -> io::Result<bool> {
+    fn sync(&mut self, site: Site, step: &'static str) -> io::Result<bool> {
         let site = (site.file(), site.line(), site.column());
         self.sites.insert(site);
         if self.sync_fails_one_in > 0 && self.dice.one_in(self.sync_fails_one_in) {
-            return Err(io::Error::other("the disk could not sync"));
+            return Err(self.fail(step, "the disk could not sync"));
         }
         Ok(self.left_out == Some(site))
     }
@@ -336,7 +383,6 @@ impl State {
         id.and_then(|id| self.files.get_mut(id)).ok_or_else(|| io::Error::other("a file made behind the disk's back"))
     }
 
-    #[allow(dead_code)]
     fn id_at(&self, path: &Path) -> io::Result<FileId> {
         let id = self.inodes.get(&fs::metadata(path)?.ino()).copied();
         id.ok_or_else(|| io::Error::other("a file made behind the disk's back"))

@@ -31,6 +31,7 @@ use airan_model::time::Clock;
 pub use bus::{Bus, ConsumeError, Consumer, Event, Received, SendError};
 pub use counts::Counts;
 pub use kafka::{Arrival, Behind, Given, Inlet, TopicSettings, TopicStart};
+pub use local::frame;
 pub use reader::{REJECTED_MAX, Reader, RejectedRecord};
 pub use settings::{BusSettings, KafkaSettings, LocalSettings, properties, properties_schema};
 

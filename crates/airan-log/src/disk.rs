@@ -4,7 +4,11 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::panic::Location;
 use std::path::Path;
+use std::sync::Arc;
+
+use crate::device::Device;
 
 /// One change, or one step that makes changes durable.
 #[cfg_attr(not(test), allow(dead_code))]
@@ -23,16 +27,23 @@ pub(crate) enum Step {
 #[cfg(test)]
 pub(crate) type Watch = std::sync::Arc<dyn Fn(Step) -> io::Result<()> + Send + Sync>;
 
-/// The disk; in tests, one that tells what is done to it, or whose power fails.
+/// The disk, or what stands in for it; in tests, one that tells what is done to it.
 #[derive(Clone, Default)]
 pub(crate) struct Disk {
     #[cfg(test)]
     pub watch: Option<Watch>,
-    #[cfg(test)]
-    pub power: Option<std::sync::Arc<crate::power::Power>>,
+    pub instead: Option<Arc<dyn Device>>,
 }
 
 impl Disk {
+    pub fn over(device: Arc<dyn Device>) -> Disk {
+        Disk {
+            #[cfg(test)]
+            watch: None,
+            instead: Some(device),
+        }
+    }
+
     fn step(&self, _step: Step) -> io::Result<()> {
         #[cfg(test)]
         if let Some(watch) = &self.watch {
@@ -65,9 +76,8 @@ impl Disk {
 
     fn create_one_folder(&self, folder: &Path) -> io::Result<()> {
         self.step(Step::CreateFolder)?;
-        #[cfg(test)]
-        if let Some(power) = &self.power {
-            return power.create_folder(folder);
+        if let Some(device) = &self.instead {
+            return device.create_folder(folder);
         }
         std::fs::create_dir(folder)
     }
@@ -75,58 +85,52 @@ impl Disk {
     /// A new file for reading and writing; fails if there is one.
     pub fn create(&self, path: &Path) -> io::Result<File> {
         self.step(Step::Create)?;
-        #[cfg(test)]
-        if let Some(power) = &self.power {
-            return power.create(path);
+        if let Some(device) = &self.instead {
+            return device.create(path);
         }
         OpenOptions::new().read(true).write(true).create_new(true).open(path)
     }
 
     pub fn write(&self, file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
         self.step(Step::Write)?;
-        #[cfg(test)]
-        if let Some(power) = &self.power {
-            return power.write(file, bytes, position);
+        if let Some(device) = &self.instead {
+            return device.write(file, bytes, position);
         }
         file.write_all_at(bytes, position)
     }
 
     /// `fdatasync`: contents and length.
-    #[cfg_attr(test, track_caller)]
+    #[track_caller]
     pub fn sync_data(&self, file: &File) -> io::Result<()> {
         self.step(Step::SyncData)?;
-        #[cfg(test)]
-        if let Some(power) = &self.power {
-            return power.sync_data(file, std::panic::Location::caller());
+        if let Some(device) = &self.instead {
+            return device.sync_data(file, Location::caller());
         }
         file.sync_data()
     }
 
     /// Makes names in a folder durable: without it a new file may be gone after a power loss, contents and all.
-    #[cfg_attr(test, track_caller)]
+    #[track_caller]
     pub fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         self.step(Step::SyncFolder)?;
-        #[cfg(test)]
-        if let Some(power) = &self.power {
-            return power.sync_folder(folder, std::panic::Location::caller());
+        if let Some(device) = &self.instead {
+            return device.sync_folder(folder, Location::caller());
         }
         File::open(folder)?.sync_all()
     }
 
     pub fn cut(&self, file: &File, length: u64) -> io::Result<()> {
         self.step(Step::Cut)?;
-        #[cfg(test)]
-        if let Some(power) = &self.power {
-            return power.cut(file, length);
+        if let Some(device) = &self.instead {
+            return device.cut(file, length);
         }
         file.set_len(length)
     }
 
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         self.step(Step::Remove)?;
-        #[cfg(test)]
-        if let Some(power) = &self.power {
-            return power.remove(path);
+        if let Some(device) = &self.instead {
+            return device.remove(path);
         }
         std::fs::remove_file(path)
     }

@@ -22,6 +22,11 @@
 //! Calls block on the disk, so async callers give the log a thread. Payloads are opaque. No clock is read: a record's append time
 //! is an argument. One process at a time may hold a log open; the caller sees to that.
 
+// `tests/power_log.rs` is included by other crates too, and says `airan_log` here as there.
+#[cfg(test)]
+extern crate self as airan_log;
+
+mod device;
 #[cfg(test)]
 #[path = "../../../tests/dice.rs"]
 mod dice;
@@ -34,6 +39,9 @@ mod peek;
 #[path = "../../../tests/power.rs"]
 mod power;
 #[cfg(test)]
+#[path = "../../../tests/power_log.rs"]
+mod power_log;
+#[cfg(test)]
 mod power_tests;
 mod record;
 mod scan;
@@ -41,6 +49,7 @@ mod segment;
 #[cfg(test)]
 mod upgrade_tests;
 
+pub use device::{Device, Site};
 pub use disk::create_folder;
 pub use error::{AppendError, OpenError, ReadError};
 pub use log::{Batch, Expired, Log, NewRecord, Options, Record, Retention};

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use airan_model::crash;
 use bytes::Bytes;
 
+use crate::device::Device;
 use crate::disk::Disk;
 use crate::open::{self, Opened, Repair};
 use crate::record::{self, BODY_MAX, RECORD_OVERHEAD, SEGMENT_HEADER};
@@ -118,6 +119,14 @@ impl Log {
         Log::open_on(Disk::default(), folder, options)
     }
 
+    /// As [`Log::open`], with every change to the file system made by `device`: for tests that take the power away.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_over(device: Arc<dyn Device>, folder: &Path, options: Options) -> Result<(Log, Repair), OpenError> {
+        Log::open_on(Disk::over(device), folder, options)
+    }
+
     pub(crate) fn open_on(disk: Disk, folder: &Path, options: Options) -> Result<(Log, Repair), OpenError> {
         let Opened { segments, next, last_time, repair } = open::open(&disk, folder, options.next_at_least)?;
         let bytes = segments.iter().map(|segment| segment.durable()).sum();
@@ -194,7 +203,9 @@ impl Log {
             tail.buffer = buffer;
         }
         if let Err(error) = written {
-            return Err(match self.disk.cut(&tail.active.file, start) {
+            // Some of it may be there: it is out when that is on disk, for the cut alone could be undone by a power loss.
+            let cut = self.disk.cut(&tail.active.file, start);
+            return Err(match cut.and_then(|()| self.disk.sync_data(&tail.active.file)) {
                 Ok(()) => not_written(error),
                 Err(_) => self.give_up(tail, offsets.end, error),
             });

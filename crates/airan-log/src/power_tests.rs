@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::dice::Dice;
-use crate::disk::Disk;
 use crate::power::{self, Power};
 use crate::{AppendError, Log, NewRecord, Options, Retention};
 
@@ -53,6 +52,9 @@ impl Machine {
         if syncs_fail {
             power.fail_syncs(20);
         }
+        if dice.one_in(3) {
+            power.fail_writes(10);
+        }
         let folder = temp.path().join("data").join("log");
         Machine { _temp: temp, folder, power, dice, syncs_fail, promised: Promised::default(), restores: 0 }
     }
@@ -75,6 +77,7 @@ impl Machine {
             self.restore();
         }
         self.power.fail_syncs(0);
+        self.power.fail_writes(0);
         let log = self.open()?.ok_or("it does not open although there is power")?;
         self.check(&log)
     }
@@ -90,15 +93,14 @@ impl Machine {
     }
 
     fn open(&mut self) -> Result<Option<Log>, String> {
-        let disk = Disk { power: Some(Arc::clone(&self.power)), ..Disk::default() };
-        match Log::open_on(disk, &self.folder, OPTIONS) {
+        match Log::open_over(Arc::clone(&self.power) as _, &self.folder, OPTIONS) {
             // The machine went down within.
             _ if self.power.is_out() => Ok(None),
             Ok((log, _)) => Ok(Some(log)),
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                // A sync that failed: the next start tries again.
-                if cause.contains("could not sync") {
+                // A sync or a write that failed: the next start tries again.
+                if cause.contains("the disk could not") {
                     Ok(None)
                 } else {
                     Err(format!("it does not open: {error}: {cause}"))

@@ -43,6 +43,15 @@ mod threads;
 mod worker;
 
 #[cfg(test)]
+#[path = "../../../tests/dice.rs"]
+mod dice;
+#[cfg(test)]
+#[path = "../../../tests/power.rs"]
+mod power;
+#[cfg(test)]
+#[path = "../../../tests/power_log.rs"]
+mod power_log;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod testing;

@@ -1,4 +1,4 @@
-//! A message as the body of a record: its headers, then its payload.
+//! A message as the body of a record of the local log: its headers, then its payload.
 //!
 //! ```text
 //! 1 version   1 number of headers   then for each header:  1 length  name  2 length  value      then the payload
@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 const VERSION: u8 = 1;
 
 /// The two parts of the body.
-pub(super) fn encode(message: Message) -> (Vec<u8>, Bytes) {
+pub fn encode(message: Message) -> (Vec<u8>, Bytes) {
     let headers = message.headers();
     let mut head = Vec::with_capacity(128);
     head.extend([VERSION, headers.len() as u8]);
@@ -31,7 +31,7 @@ pub(super) fn encode(message: Message) -> (Vec<u8>, Bytes) {
 }
 
 /// The message of a body; foreign where it is not one of ours.
-pub(super) fn decode(body: &Bytes) -> Message {
+pub fn decode(body: &Bytes) -> Message {
     match split(body.clone()) {
         Some((headers, payload)) => {
             let names = headers.iter().filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, &value[..])));

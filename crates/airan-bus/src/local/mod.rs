@@ -11,7 +11,7 @@
 
 mod consumer;
 mod files;
-mod frame;
+pub mod frame;
 mod partition;
 mod reader;
 mod space;

@@ -10,7 +10,7 @@ use airan_lake::{Lake, Request, RequestReason};
 use airan_model::time::{Clock, HOUR};
 
 use super::ERASED;
-use super::dice::Dice;
+use crate::dice::Dice;
 use crate::backfill::request_progress;
 use crate::setup::Pipeline;
 use crate::testing::T0;

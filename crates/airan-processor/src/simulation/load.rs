@@ -7,7 +7,7 @@ use airan_model::catalog::Catalog;
 use airan_model::identity::partition_of;
 
 use super::PARTITIONS;
-use super::dice::Dice;
+use crate::dice::Dice;
 use crate::testing::messages;
 
 /// Width of the windows of pipeline `meters`, seconds.

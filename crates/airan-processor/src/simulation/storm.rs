@@ -23,7 +23,7 @@ use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::dice::Dice;
+use crate::dice::Dice;
 
 /// What an operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +35,8 @@ pub(crate) enum Op {
     List,
     Delete,
     Copy,
+    /// A step of the log on its disk, which is not the store's.
+    Disk,
 }
 
 /// How it goes wrong.

@@ -1,4 +1,4 @@
-//! A topic in memory with several consumers, of which a test decides who owns what, and who is told of it.
+//! A topic over the logs of one machine with several consumers, of which a test decides who owns what, and who is told of it.
 //!
 //! Nothing keeps two consumers from owning one partition at the same time: that is what a consumer looks like that was frozen
 //! or cut off while its partitions went to others.
@@ -7,14 +7,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use airan_bus::{Bus, ConsumeError, Consumer, Event, Received, SendError};
+use airan_bus::{Bus, ConsumeError, Consumer, Event, Received, SendError, frame};
 use airan_model::message::Message;
 use airan_model::reject::Rejected;
 use async_trait::async_trait;
 
-#[derive(Default)]
+use super::machine::Machine;
+
 pub(crate) struct State {
-    pub log: Vec<Vec<Received>>,
+    pub machine: Machine,
     members: BTreeMap<usize, Member>,
     /// The newest report of each partition, whoever made it.
     pub reported: BTreeMap<i32, i64>,
@@ -35,8 +36,8 @@ pub(crate) struct Topic {
 }
 
 impl Topic {
-    pub(crate) fn new(partitions: usize) -> Topic {
-        let state = State { log: vec![Vec::new(); partitions], ..State::default() };
+    pub(crate) fn on(machine: Machine) -> Topic {
+        let state = State { machine, members: BTreeMap::new(), reported: BTreeMap::new() };
         Topic { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -49,10 +50,11 @@ impl Topic {
         Arc::new(View { topic: self.clone(), process })
     }
 
-    pub(crate) fn append(&self, partition: usize, message: Received) {
-        let log = &mut self.lock().log[partition];
-        let (offset, partition) = (log.len() as i64, partition as i32);
-        log.push(Received { partition, offset, ..message });
+    /// Retention removes what was reported as processed.
+    pub(crate) fn expire(&self, partition: usize) {
+        let mut state = self.lock();
+        let needed = state.reported.get(&(partition as i32)).copied().unwrap_or_default();
+        state.machine.expire(partition, needed);
     }
 
     /// A process has these partitions from now on; `is_told`: it hears of those it loses.
@@ -92,7 +94,7 @@ impl Bus for View {
     }
 
     fn partitions(&self) -> i32 {
-        self.topic.lock().log.len() as i32
+        self.topic.lock().machine.partitions() as i32
     }
 
     async fn send(&self, _: i32, _: Message) -> Result<i64, SendError> {
@@ -109,7 +111,10 @@ impl Bus for View {
     }
 
     async fn offsets(&self, partition: i32) -> Result<(i64, i64), ConsumeError> {
-        Ok((0, self.topic.lock().log[partition as usize].len() as i64))
+        let state = self.topic.lock();
+        let log = state.machine.log(partition as usize);
+        let log = log.ok_or_else(|| ConsumeError::Unavailable { reason: "the machine is down".to_owned() })?;
+        Ok((log.first() as i64, log.next() as i64))
     }
 
     async fn ready(&self) -> Result<(), String> {
@@ -125,9 +130,23 @@ impl State {
         }
         let Member { positions, paused, .. } = member;
         for (partition, position) in positions.iter_mut().filter(|(partition, _)| !paused.contains(partition)) {
-            if let Some(received) = self.log[*partition as usize].get(*position as usize) {
-                *position += 1;
-                return Some(Event::Message(received.clone()));
+            let (partition, from) = (*partition, *position);
+            let Some(log) = self.machine.log(partition as usize) else { continue };
+            let (first, next) = (log.first() as i64, log.next() as i64);
+            if from < first || from > next {
+                positions.remove(&partition);
+                return Some(Event::OutOfRange { partition, wanted: from, first, next });
+            }
+            // One record at a time.
+            let batch = log.read(from as u64, 1).unwrap();
+            *position = batch.next as i64;
+            if let Some(record) = batch.records.into_iter().next() {
+                return Some(Event::Message(Received {
+                    partition,
+                    offset: record.offset as i64,
+                    append_time: record.time,
+                    message: frame::decode(&record.body),
+                }));
             }
         }
         None
@@ -171,7 +190,10 @@ impl Consumer for View {
     fn released(&mut self, _: &[i32]) {}
 
     fn report(&mut self, partition: i32, next_offset: i64) {
-        self.topic.lock().reported.insert(partition, next_offset);
+        let mut state = self.topic.lock();
+        let reported = state.reported.entry(partition).or_default();
+        // A zombie's report is old.
+        *reported = next_offset.max(*reported);
     }
 
     async fn close(self: Box<Self>) {
