@@ -148,6 +148,7 @@ pub fn lake_settings(folder: &std::path::Path) -> Result<LakeSettings> {
         raw_retention: "3650d".parse()?,
         window_retention: "3650d".parse()?,
         max_bytes: None,
+        checkpoint_interval: 100,
         compaction: airan_lake::CompactionSettings {
             on: true,
             every: "10m".parse()?,

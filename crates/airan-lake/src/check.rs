@@ -146,7 +146,7 @@ impl Lake {
                 Err(error) => report.add("S1", layout::schemas(table), error, RESTORE),
                 Ok(_) => {}
             }
-            let delta = match DeltaTable::read(self.store(), table).await {
+            let delta = match DeltaTable::read(self, table).await {
                 Ok(Some(delta)) => delta,
                 Ok(None) => continue,
                 Err(ReadError::Store(error)) => return Err(error.into()),

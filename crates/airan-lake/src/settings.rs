@@ -20,6 +20,9 @@ pub struct LakeSettings {
     pub window_retention: DurationSetting,
     /// Above this many bytes of Parquet the oldest dates go first, raw tables before window tables. Absent: no bound.
     pub max_bytes: Option<BytesSetting>,
+    /// Commits of a table's Delta log between checkpoints (Delta's `delta.checkpointInterval`, 2 to 10000). A reader of the log reads
+    /// the newest checkpoint, which names every file, and the commits after it.
+    pub checkpoint_interval: u64,
     /// How small files become large ones.
     pub compaction: CompactionSettings,
 }
@@ -46,7 +49,9 @@ impl LakeSettings {
     pub fn check(&self) -> Result<(), BadSetting> {
         let compaction = &self.compaction;
         let target = compaction.target_bytes.get();
+        let interval = self.checkpoint_interval;
         Checker::new("lake")
+            .require("checkpoint_interval", (2..=10_000).contains(&interval), "must be 2 to 10000")
             .timer("compaction.every", compaction.every)
             .require("compaction.target_bytes", (128 << 20..=512 << 20).contains(&target), "must be 128MiB to 512MiB")
             .require("compaction.min_files", (2..=64).contains(&compaction.min_files), "must be 2 to 64")

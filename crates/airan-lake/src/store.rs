@@ -293,6 +293,7 @@ mod tests {
             raw_retention: Duration::from_secs(86_400).into(),
             window_retention: Duration::from_secs(86_400).into(),
             max_bytes: None,
+            checkpoint_interval: 100,
             compaction: crate::testing::compaction(),
         }
     }

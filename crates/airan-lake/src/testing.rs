@@ -94,6 +94,7 @@ pub(crate) fn settings(path: &FsPath) -> LakeSettings {
         raw_retention: Duration::from_secs(100 * 365 * 86_400).into(),
         window_retention: Duration::from_secs(100 * 365 * 86_400).into(),
         max_bytes: None,
+        checkpoint_interval: 100,
         compaction: compaction(),
     }
 }

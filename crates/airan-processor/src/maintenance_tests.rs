@@ -13,6 +13,7 @@ async fn lake(folder: &std::path::Path) -> Lake {
         raw_retention: "7d".parse().unwrap(),
         window_retention: "400d".parse().unwrap(),
         max_bytes: None,
+        checkpoint_interval: 100,
         compaction: airan_lake::CompactionSettings {
             on: true,
             every: "10m".parse().unwrap(),

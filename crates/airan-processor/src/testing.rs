@@ -68,6 +68,7 @@ pub(crate) fn lake_settings() -> airan_lake::LakeSettings {
         raw_retention: "3650d".parse().unwrap(),
         window_retention: "3650d".parse().unwrap(),
         max_bytes: None,
+        checkpoint_interval: 100,
         compaction: airan_lake::CompactionSettings {
             on: true,
             every: "10m".parse().unwrap(),

@@ -192,7 +192,7 @@ fn address(case: u64) -> String {
 }
 
 /// Beside the lake's path.
-const LAKE: &str = ", compaction: {every: 2s, min_files: 2}";
+const LAKE: &str = ", checkpoint_interval: 3, compaction: {every: 2s, min_files: 2}";
 
 const PROCESSOR: &str = "processor: {commit: {interval: 700ms, retry_min: 100ms, retry_max: 1s}, publish_every: 1s, retention_every: 3s, stop_within: 15s}\n";
 

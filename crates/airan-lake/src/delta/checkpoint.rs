@@ -19,8 +19,6 @@ use crate::layout;
 use crate::settle::HELD_FOR;
 use crate::store::StoreError;
 
-/// Commits between checkpoints: at one a minute a reader of the log reads at most an hour and forty minutes of commits.
-pub(crate) const CHECKPOINT_EVERY: u64 = 100;
 /// How long commits are kept that a checkpoint stands in for. Who has read a version needs those after it; files that were
 /// taken out are gone after a day, so nobody can look back further.
 pub(crate) const LOG_KEPT: Micros = DAY;
@@ -34,7 +32,7 @@ impl DeltaTable {
     /// In words; nothing is lost, and the next commit tries again.
     pub(crate) async fn tidy(&mut self, now: Micros) -> Result<bool, String> {
         let Some(version) = self.state.version else { return Ok(false) };
-        if version < self.state.checkpoint.unwrap_or_default() + CHECKPOINT_EVERY {
+        if version < self.state.checkpoint.unwrap_or_default() + self.checkpoint_interval {
             return Ok(false);
         }
         self.checkpoint(now).await?;

@@ -96,7 +96,8 @@ impl DeltaTable {
             ReadError::from(Damaged { path, reason: "the table has files and no schema".to_owned() })
         })?;
         let refused = |reason| DeltaError::Column { table: self.table.clone(), reason };
-        let metadata = schema::due(self.state.metadata.as_ref(), &columns, now).map_err(refused)?;
+        let metadata = schema::due(self.state.metadata.as_ref(), &columns, self.checkpoint_interval, now);
+        let metadata = metadata.map_err(refused)?;
         let mut actions = vec![Action::CommitInfo(info(change, self.state.version, now))];
         if self.state.version.is_none() {
             actions.push(Action::Protocol(first_protocol().map_err(|error| refused(error.to_string()))?));

@@ -65,6 +65,8 @@ pub(crate) struct DeltaTable {
     state: Arc<State>,
     /// When its log was last listed, by the lake's clock.
     listed_at: Micros,
+    /// Commits between checkpoints.
+    checkpoint_interval: u64,
 }
 
 /// What the log says up to a version.
@@ -109,15 +111,17 @@ impl DeltaTable {
             Some(newer) => newer,
             None => (Arc::new(log::read(lake.store(), table).await?), now),
         };
-        let loaded = DeltaTable { store: lake.store().clone(), table: table.to_owned(), state, listed_at };
+        let (store, checkpoint_interval) = (lake.store().clone(), lake.settings().checkpoint_interval);
+        let loaded = DeltaTable { store, table: table.to_owned(), state, listed_at, checkpoint_interval };
         lake.remember_delta(&loaded);
         Ok(loaded)
     }
 
     /// As `load`, from what lies in the store alone.
-    pub(crate) async fn read(store: &Store, table: &str) -> Result<Option<DeltaTable>, ReadError> {
-        let state = Arc::new(log::read(store, table).await?);
-        let read = DeltaTable { store: store.clone(), table: table.to_owned(), state, listed_at: Micros::MIN };
+    pub(crate) async fn read(lake: &Lake, table: &str) -> Result<Option<DeltaTable>, ReadError> {
+        let state = Arc::new(log::read(lake.store(), table).await?);
+        let (store, checkpoint_interval) = (lake.store().clone(), lake.settings().checkpoint_interval);
+        let read = DeltaTable { store, table: table.to_owned(), state, listed_at: Micros::MIN, checkpoint_interval };
         Ok(read.state.version.is_some().then_some(read))
     }
 

@@ -10,15 +10,15 @@ use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::{Metadata, StructType, contains_timestampntz};
 use serde_json::{Value, json};
 
-use super::checkpoint::{CHECKPOINT_EVERY, LOG_KEPT};
+use super::checkpoint::LOG_KEPT;
 use crate::schema::{DATE, TableSchema};
 use crate::settle::HELD_FOR;
 
 /// The table's properties. `airan` is for whoever meets the table in a catalog.
-fn configuration() -> HashMap<String, String> {
+fn configuration(checkpoint_interval: u64) -> HashMap<String, String> {
     let seconds = |span: Micros| format!("interval {} seconds", span / 1_000_000);
     [
-        ("delta.checkpointInterval", CHECKPOINT_EVERY.to_string()),
+        ("delta.checkpointInterval", checkpoint_interval.to_string()),
         ("delta.logRetentionDuration", seconds(LOG_KEPT)),
         ("delta.deletedFileRetentionDuration", seconds(HELD_FOR)),
         ("delta.enableExpiredLogCleanup", "true".to_owned()),
@@ -55,11 +55,16 @@ fn described(field: &Arc<Field>) -> Arc<Field> {
 ///
 /// # Errors
 /// The reason why Delta cannot have the columns.
-pub(super) fn due(before: Option<&Value>, schema: &TableSchema, now: Micros) -> Result<Option<Metadata>, String> {
+pub(super) fn due(
+    before: Option<&Value>,
+    schema: &TableSchema,
+    checkpoint_interval: u64,
+    now: Micros,
+) -> Result<Option<Metadata>, String> {
     let columns = columns(schema)?;
     // Through a value, so that the order of the members of a field's metadata makes no difference.
     let columns = serde_json::to_value(&columns).map_err(|error| error.to_string())?;
-    let configuration = json!(configuration());
+    let configuration = json!(configuration(checkpoint_interval));
     if let Some(before) = before {
         let text = before.get("schemaString").and_then(Value::as_str).unwrap_or_default();
         let same_columns = serde_json::from_str::<Value>(text).is_ok_and(|known| known == columns);

@@ -76,7 +76,7 @@ async fn what_is_committed_is_read_back() {
         let tombstone = Tombstone { path: a.file.path.clone(), bytes: 1_000, at: 2 * SECOND };
         let other = || async {
             match staged {
-                true => DeltaTable::read(lake.store(), "t").await.unwrap().unwrap(),
+                true => DeltaTable::read(&lake, "t").await.unwrap().unwrap(),
                 false => DeltaTable::load(&over(&store), "t").await.unwrap().unwrap(),
             }
         };
@@ -203,7 +203,7 @@ async fn a_commit_into_the_past_counts_for_nobody() {
         assert_eq!((read.version(), read.files().count(), read.txn(&shard(9))), (Some(4), 5, None));
     }
     lake.store().remove(&layout::delta_checkpoint("t", 3)).await.unwrap();
-    let broken = DeltaTable::read(lake.store(), "t").await.unwrap_err();
+    let broken = DeltaTable::read(&lake, "t").await.unwrap_err();
     assert!(matches!(&broken, ReadError::Damaged(damaged) if damaged.path == "t/_delta_log"), "{broken}");
 }
 
@@ -244,6 +244,33 @@ async fn metadata_follows_the_schema() {
     table.commit(adding(&[file(0, 3)], &[]), SECOND).await.unwrap();
     let same = lake.store().read(&layout::delta_commit("t", 2)).await.unwrap().unwrap();
     assert!(!String::from_utf8_lossy(&same).contains("metaData"), "no metadata without a change");
+}
+
+/// Scenario: a lake whose settings ask for a checkpoint each three commits; intervals at and beyond what may be asked for.
+/// Guarantees: checkpoints come at that interval, and Delta's metadata says so; what makes no sense is refused by name.
+#[tokio::test]
+async fn checkpoints_come_as_often_as_the_settings_say() {
+    let (_, store) = with_table().await;
+    let mut settings = crate::testing::settings(std::path::Path::new("memory"));
+    settings.checkpoint_interval = 3;
+    let lake = Lake::over(crate::store::Store::over(store, false), settings.clone(), crate::testing::clock()).unwrap();
+    let mut table = DeltaTable::load_or_new(&lake, "t").await.unwrap();
+    let mut made = Vec::new();
+    for n in 0..8 {
+        let version = table.commit(adding(&[file(0, n)], &[]), SECOND).await.unwrap();
+        if table.tidy(SECOND).await.unwrap() {
+            made.push(version);
+        }
+    }
+    assert_eq!(made, [3, 6]);
+    let metadata = table.state.metadata.clone().unwrap();
+    assert_eq!(metadata["configuration"]["delta.checkpointInterval"], "3");
+    for (interval, fits) in [(1, false), (2, true), (10_000, true), (10_001, false)] {
+        settings.checkpoint_interval = interval;
+        let said = settings.check().map_err(|error| error.to_string());
+        assert_eq!(said.is_ok(), fits, "{said:?}");
+        assert!(fits || said.unwrap_err().contains("checkpoint_interval"));
+    }
 }
 
 /// Scenario: another program adds a file, or raises the protocol.
