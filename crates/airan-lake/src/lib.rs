@@ -85,6 +85,6 @@ pub use requests::{Request, RequestError, RequestReason};
 pub use schema::SchemaError;
 pub use seal::{Checksum, Damaged};
 pub use settings::{CompactionSettings, LakeSettings};
-pub use sql::QueryError;
+pub use sql::{QueryError, Registered};
 pub use store::{OpenLakeError, StoreError};
 pub use writer::ShardWriter;

@@ -66,6 +66,21 @@ pub enum QueryError {
     },
 }
 
+/// What was registered: between which times the files of each table lie.
+#[derive(Clone, Debug, Default)]
+pub struct Registered {
+    spans: HashMap<String, Vec<(Micros, Micros)>>,
+}
+
+impl Registered {
+    /// The first time at or after `from` at which `table` may have a row, by what is written down of its files; `None` where it has
+    /// none any more.
+    pub fn next_time(&self, table: &str, from: Micros) -> Option<Micros> {
+        let ends_later = self.spans.get(table).into_iter().flatten().filter(|span| span.1 >= from);
+        ends_later.map(|span| span.0.max(from)).min()
+    }
+}
+
 impl Lake {
     /// Adds every table that was ever written to `context`, as it is now, and a `<table>_latest` view per window table:
     /// of each (site, `window_start`) the rows of the newest revision.
@@ -78,9 +93,11 @@ impl Lake {
     ///
     /// # Errors
     /// If the records cannot be read, or `context` holds something else under one of the names.
-    pub async fn register(&self, context: &SessionContext) -> Result<(), QueryError> {
+    pub async fn register(&self, context: &SessionContext) -> Result<Registered, QueryError> {
         let mut files: HashMap<String, Vec<FileEntry>> = HashMap::new();
+        let mut registered = Registered::default();
         for entry in self.entries().await? {
+            registered.spans.entry(entry.table.clone()).or_default().push((entry.min_ts, entry.max_ts));
             files.entry(entry.table.clone()).or_default().push(entry);
         }
         let url = self.register_store(context)?;
@@ -96,7 +113,7 @@ impl Lake {
             }
             replace(context, &name, table).map_err(told)?;
         }
-        Ok(())
+        Ok(registered)
     }
 
     /// Makes this lake's store known to the session under a name of its own, so that one session can hold several lakes.

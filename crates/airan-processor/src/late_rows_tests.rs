@@ -13,6 +13,8 @@ async fn late_rows_restate_their_windows_and_the_one_that_follows() {
     site.bus.append(0, site.rows((0..10).chain(20..60)));
     let running = site.start(&lake).await;
     until_latest(&lake, &[(0, 10, 9, 0), (20, 10, 20, 0), (30, 10, 10, 0)]).await;
+    // Shown a moment after it is committed.
+    until("the counter is shown", || running.value("airan_meter_total", None) == Some(39.0)).await;
     let counter = running.value("airan_meter_total", None);
     site.bus.append(
         0,
@@ -163,4 +165,28 @@ async fn a_request_is_done_where_no_site_of_it_is() {
         lake.remove_request(&request.id).await.unwrap();
     }
     running.stop().await;
+}
+
+/// Scenario: a request that begins six years before the first row and ends years after the last, over two spells of rows that
+/// lie a year apart.
+/// Guarantees: empty years cost neither rounds nor commits: a commit for each spell, and one that says that all is done.
+#[tokio::test]
+async fn a_request_over_empty_years_is_done_in_a_few_commits() {
+    let site = Site::new(1);
+    let lake = site.lake().await;
+    let year = 365 * 86_400;
+    site.bus.append(0, site.rows(0..30));
+    site.bus.append(0, site.rows(year..year + 30));
+    let running = site.start(&lake).await;
+    until("all is stored", || running.rows("stored") == 60).await;
+    running.stop().await;
+    let windows = latest(&lake).await.len();
+    let request =
+        airan_lake::Request::new(airan_lake::RequestReason::Backfill, T0 - 6 * 365 * DAY, T0 + 9 * 365 * DAY, 0);
+    let pipelines = vec![meters(&site.catalog).await];
+    let settings = &site.settings;
+    let report = crate::restate_offline(&lake, settings, &site.catalog, pipelines, "memory", &request).await.unwrap();
+    assert!(report.waits.is_empty() && report.commits <= 3, "{report:?}");
+    let found = latest(&lake).await;
+    assert!(windows == 4 && found.len() == windows && found.iter().all(|row| row.3 == 1), "{found:?}");
 }

@@ -73,13 +73,13 @@ pub async fn run(
     let mut dice = Dice::new(seed, 3);
     let errands = if erasure.is_some() { &ERRANDS[..] } else { &ERRANDS[..2] };
     let condition = erasure.map(Erasure::condition).unwrap_or_default();
-    let (yesterday, tomorrow) = (date(now_micros() - DAY), date(now_micros() + DAY));
+    let tomorrow = date(now_micros() + DAY);
     // The lake is made by the first processor.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     while !done.load(Ordering::Relaxed) {
         let errand = errands[dice.between(0, errands.len() as u64 - 1) as usize];
         let more = match errand.command[0] {
-            "backfill" => vec!["--from", &yesterday, "--to", &tomorrow],
+            "backfill" => vec!["--from", "2020-01-01", "--to", &tomorrow],
             _ if errand.command == ERASE.command => vec!["--where", &condition],
             _ => Vec::new(),
         };

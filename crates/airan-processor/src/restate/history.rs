@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use airan_lake::{Lake, QueryError};
+use airan_lake::{Lake, QueryError, Registered};
 use airan_model::schema;
 use airan_model::time::Micros;
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -14,7 +14,7 @@ use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
-use datafusion::functions_aggregate::expr_fn::{count, max};
+use datafusion::functions_aggregate::expr_fn::{count, max, min};
 use datafusion::logical_expr::{Expr, lit};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use foldhash::fast::RandomState;
@@ -31,6 +31,8 @@ pub(crate) type Revisions = HashMap<(Box<str>, Micros), i64, RandomState>;
 #[derive(Clone)]
 pub(crate) struct History {
     context: SessionContext,
+    /// Absent over tables in memory.
+    files: Option<Registered>,
 }
 
 impl History {
@@ -38,13 +40,13 @@ impl History {
     pub async fn of(lake: &Lake) -> Result<History, QueryError> {
         // One thread: a round runs beside the shard's messages and those of the other shards.
         let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
-        lake.register(&context).await?;
-        Ok(History { context })
+        let files = Some(lake.register(&context).await?);
+        Ok(History { context, files })
     }
 
     /// Over the tables of `context`.
     pub fn over(context: SessionContext) -> History {
-        History { context }
+        History { context, files: None }
     }
 
     /// Rows of a table with a time in `[from, to)` of these sites; of `nodes` only, where given. Of `columns` those that the
@@ -90,6 +92,21 @@ impl History {
             }
         }
         Ok(found)
+    }
+
+    /// The first time at or after `from` at which a table may have rows. Of a lake it is what the records say of its files, and
+    /// nothing is read for it.
+    pub async fn next_time(&self, table: &str, from: Micros) -> Result<Option<Micros>, DataFusionError> {
+        if let Some(files) = &self.files {
+            return Ok(files.next_time(table, from));
+        }
+        let Some(frame) = self.table(table).await? else { return Ok(None) };
+        let first = frame
+            .filter(column(schema::TS).gt_eq(time(from)))?
+            .aggregate(Vec::new(), vec![min(column(schema::TS)).alias(schema::TS)])?;
+        let first = first.collect().await?;
+        let times = first.iter().filter(|batch| batch.column(0).null_count() < batch.num_rows());
+        Ok(times.map(|batch| batch.column(0).as_primitive::<TimestampMicrosecondType>().value(0)).min())
     }
 
     /// How many rows of a table each site has in `[from, to)`; of `sites` only, where there are any.

@@ -254,6 +254,12 @@ impl Round {
                 }
                 Rest::Work(from, to, end) => (from, to, end),
             };
+            let next = self.next_with_rows(history, &of, from).await?.map_or(to, |next| next.min(to));
+            if next > from {
+                // As below. Years without a row are passed over at once.
+                (reached, is_news) = (Some(Reached { next, is_done: false }), true);
+                continue;
+            }
             let to = to.min(from.saturating_add(stretch));
             let rows = (from, to.saturating_add(cut.overlap()));
             let sites = self.sites_of(history, request, &of, rows).await?;
@@ -283,6 +289,22 @@ impl Round {
         let windows = (to.saturating_sub(from) / cut.slide().micros()).max(1);
         let share = u128::from(self.budget.rows) * windows.unsigned_abs() as u128 / u128::from(rows.max(1));
         i64::try_from(share).unwrap_or(i64::MAX).max(1)
+    }
+
+    /// The start of the first window, from the one that begins at `from` on, that may have a row of anybody; `None` where no row comes
+    /// after that.
+    async fn next_with_rows(
+        &self,
+        history: &History,
+        of: &Pipeline,
+        from: Micros,
+    ) -> Result<Option<Micros>, RestateError> {
+        let mut first = None;
+        for stream in of.plan.streams() {
+            let next = history.next_time(stream, from).await?;
+            first = first.into_iter().chain(next).min();
+        }
+        Ok(first.map(|first| of.plan.cut().starts_of(first).0.max(from)))
     }
 
     /// The request's sites that belong to this shard and may have rows in a span, with how many there are.

@@ -10,8 +10,8 @@ use airan_lake::{Lake, Request, RequestReason};
 use airan_model::time::{Clock, HOUR};
 
 use super::ERASED;
-use crate::dice::Dice;
 use crate::backfill::request_progress;
+use crate::dice::Dice;
 use crate::setup::Pipeline;
 use crate::testing::T0;
 
