@@ -73,7 +73,7 @@ pub use check::{CheckReport, Problem};
 pub use claim::{ClaimError, Recovered};
 pub use commit::{Commit, CommitError, CommitSummary, TableKind, TableRows};
 pub use compact::{CompactReport, PlannedMerge};
-pub use erase::{Affected, EraseError, EraseReport, ErasedTable, ErasedWindows, Erasure};
+pub use erase::{Affected, EraseError, EraseReport, ErasedTable, ErasedWindows, Erasure, Series, SeriesOf};
 pub use expire::ExpireReport;
 pub use files::{FileEntry, RawRows};
 pub use head::Head;

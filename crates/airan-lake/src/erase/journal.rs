@@ -20,7 +20,7 @@ use crate::store::{Created, StoreError};
 /// Folder of all erasures that are not finished.
 const ERASURES: &str = "_erasures";
 /// Version of the parts this build writes, and the highest it reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Of each site the spans of time, first and end (not contained), in which rows go: at most one an hour.
 pub type Affected = BTreeMap<String, Vec<(Micros, Micros)>>;
@@ -33,6 +33,9 @@ struct Part {
     tables: Vec<String>,
     at: Micros,
     affected: BTreeMap<String, Affected>,
+    /// Since version 2.
+    #[serde(default)]
+    followers: BTreeMap<String, Affected>,
 }
 
 /// An erasure that was begun and is not finished.
@@ -48,6 +51,8 @@ pub struct Erasure {
     pub at: Micros,
     /// By raw table, what it takes or has taken.
     pub affected: BTreeMap<String, Affected>,
+    /// By raw table, where the rows lie that follow those.
+    pub followers: BTreeMap<String, Affected>,
     /// Parts written.
     pub(crate) parts: u64,
 }
@@ -60,6 +65,7 @@ impl Erasure {
             tables: tables.to_vec(),
             at,
             affected: BTreeMap::new(),
+            followers: BTreeMap::new(),
             parts: 0,
         }
     }
@@ -92,10 +98,11 @@ impl Erasure {
         self.folder().join(name)
     }
 
-    /// Sites of all tables of `tables`, with their spans.
+    /// Sites of all tables of `tables`, with their spans: of the rows that go, and of those that follow.
     pub fn affected_by(&self, tables: &[String]) -> Affected {
         let mut all = Affected::new();
-        for (_, affected) in self.affected.iter().filter(|(table, _)| tables.contains(table)) {
+        let both = self.affected.iter().chain(&self.followers);
+        for (_, affected) in both.filter(|(table, _)| tables.contains(table)) {
             join(&mut all, affected);
         }
         all
@@ -108,7 +115,7 @@ impl Erasure {
     /// they went has been committed. Then the newest revisions are written down ([`Lake::note_windows`]). What the second
     /// gives is made of the rows that are left, and has a higher revision; where it gives nothing, no row is left.
     pub fn requests(&self, pipelines: &[String]) -> Option<[Request; 2]> {
-        let affected = || self.affected.values().flatten();
+        let affected = || self.affected.values().chain(self.followers.values()).flatten();
         let spans = || affected().flat_map(|(_, spans)| spans);
         let from = spans().map(|span| span.0).min()?;
         let to = spans().map(|span| span.1).max()?;
@@ -126,33 +133,64 @@ impl Erasure {
         Some([request(self.settling_id(self.parts)), request(self.restating_id(self.parts))])
     }
 
-    /// Whether everything in `found` is written down.
-    fn covers(&self, table: &str, found: &Affected) -> bool {
-        let Some(known) = self.affected.get(table) else { return found.is_empty() };
-        let mut joined = known.clone();
-        join(&mut joined, found);
-        joined == *known
-    }
-
     /// Writes down that `found` of `table` is about to go, unless it is known.
     pub(crate) async fn note(&mut self, lake: &Lake, table: &str, found: &Affected) -> Result<(), ReadError> {
-        if self.covers(table, found) {
+        if covers(&self.affected, table, found) {
             return Ok(());
         }
-        let part = Part {
+        let found = BTreeMap::from([(table.to_owned(), found.clone())]);
+        self.write(lake, Part { affected: found, ..self.part() }).await
+    }
+
+    /// Writes down that `found` of `table` follows what has gone. False where it is known.
+    pub(crate) async fn note_followers(
+        &mut self,
+        lake: &Lake,
+        table: &str,
+        found: &Affected,
+    ) -> Result<bool, ReadError> {
+        if covers(&self.followers, table, found) {
+            return Ok(false);
+        }
+        let found = BTreeMap::from([(table.to_owned(), found.clone())]);
+        self.write(lake, Part { followers: found, ..self.part() }).await?;
+        Ok(true)
+    }
+
+    /// A part that says nothing yet.
+    fn part(&self) -> Part {
+        Part {
             version: VERSION,
             condition: self.condition.clone(),
             tables: self.tables.clone(),
             at: self.at,
-            affected: BTreeMap::from([(table.to_owned(), found.clone())]),
-        };
+            affected: BTreeMap::new(),
+            followers: BTreeMap::new(),
+        }
+    }
+
+    async fn write(&mut self, lake: &Lake, part: Part) -> Result<(), ReadError> {
         let path = self.file(&format!("{:06}.json", self.parts));
         let bytes = seal(&part).map_err(|error| Damaged { path: path.to_string(), reason: error.to_string() })?;
         create_same(lake, &path, bytes).await?;
         self.parts += 1;
-        join(self.affected.entry(table.to_owned()).or_default(), found);
+        self.add(&part);
         Ok(())
     }
+
+    fn add(&mut self, part: &Part) {
+        for (all, more) in [(&mut self.affected, &part.affected), (&mut self.followers, &part.followers)] {
+            more.iter().for_each(|(table, found)| join(all.entry(table.clone()).or_default(), found));
+        }
+    }
+}
+
+/// Whether everything in `found` is in what is `known` of the table.
+fn covers(known: &BTreeMap<String, Affected>, table: &str, found: &Affected) -> bool {
+    let Some(known) = known.get(table) else { return found.is_empty() };
+    let mut joined = known.clone();
+    join(&mut joined, found);
+    joined == *known
 }
 
 /// Creates `path`; there with the same bytes is fine, an unknown outcome is looked at.
@@ -206,9 +244,7 @@ impl Lake {
                     ..Erasure::begin(&part.condition, &part.tables, part.at)
                 });
                 known.parts = number + 1;
-                for (table, affected) in &part.affected {
-                    join(known.affected.entry(table.clone()).or_default(), affected);
-                }
+                known.add(&part);
             }
             found.extend(erasure);
         }
@@ -272,11 +308,12 @@ mod tests {
             tables: vec!["host".to_owned()],
             at: 7,
             affected: BTreeMap::new(),
+            followers: BTreeMap::new(),
         };
         let path = Path::from_iter([ERASURES, "later", "000000.json"]);
         lake.store().create(&path, seal(&part).unwrap()).await.unwrap();
         let error = lake.erasures().await.unwrap_err();
-        assert!(matches!(&error, ReadError::Newer { version: 2, known: 1, .. }), "{error}");
+        assert!(matches!(&error, ReadError::Newer { version: 3, known: 2, .. }), "{error}");
         assert!(error.to_string().contains(path.as_ref()), "{error}");
     }
 }

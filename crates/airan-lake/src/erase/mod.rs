@@ -3,6 +3,7 @@
 //! ```text
 //!  publish ─▶ find rows ─▶ note what goes (_erasures/<id>/) ─▶ rewrite their files without them, Delta commit ─┐
 //!                 ▲──────────────────────── until none is found ───────────────────────────────────────────────┘
+//!          ─▶ note the rows that follow
 //!          ─▶ request a restatement, wait ─▶ note the newest revisions of the windows
 //!          ─▶ request a restatement, wait ─▶ rows of older revisions go ─▶ forget the erasure
 //! ```
@@ -17,6 +18,7 @@
 //! their way: in spools, the log or Kafka, and the rejected topic. They go with the retention of those.
 
 mod condition;
+mod followers;
 mod journal;
 #[cfg(test)]
 mod tests;
@@ -38,6 +40,7 @@ use datafusion::logical_expr::{Expr, lit};
 use datafusion::prelude::SessionContext;
 
 use self::condition::{Condition, ConditionError};
+pub use self::followers::{Series, SeriesOf};
 use self::journal::join;
 pub use self::journal::{Affected, Erasure};
 pub use self::windows::ErasedWindows;

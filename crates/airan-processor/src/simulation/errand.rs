@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use airan_bus::Bus;
-use airan_lake::{Lake, Request, RequestReason};
-use airan_model::time::{Clock, HOUR};
+use airan_lake::{Lake, Request, RequestReason, Series};
+use airan_model::time::{Clock, DAY, HOUR};
 
 use super::ERASED;
 use crate::backfill::request_progress;
@@ -44,6 +44,7 @@ pub(crate) struct Tools {
     pub clock: Clock,
     pub topic: Arc<dyn Bus>,
     pub pipeline: Pipeline,
+    pub series: Series,
 }
 
 fn text(error: impl std::error::Error) -> String {
@@ -91,12 +92,17 @@ impl Tools {
         let table = &self.pipeline.spec.table;
         let mut erasure = lake.begin_erasure(&format!("node = '{ERASED}'"), &[], now).await.map_err(text)?;
         lake.erase(&mut erasure, now, |_| {}).await.map_err(text)?;
-        let affected = erasure.affected_by(&["meter".to_owned()]);
-        if let Some([settle, restate]) = erasure.requests(std::slice::from_ref(&self.pipeline.spec.name)) {
+        lake.note_followers(&mut erasure, &self.series, DAY, now).await.map_err(text)?;
+        while let Some([settle, restate]) = erasure.requests(std::slice::from_ref(&self.pipeline.spec.name)) {
             self.restated(&settle).await?;
+            if lake.note_followers(&mut erasure, &self.series, DAY, now).await.map_err(text)? {
+                continue;
+            }
+            let affected = erasure.affected_by(&["meter".to_owned()]);
             lake.note_windows(&erasure, table, &affected, now).await.map_err(text)?;
             self.restated(&restate).await?;
             lake.erase_windows(&erasure, table, &affected, now).await.map_err(text)?;
+            break;
         }
         for id in erasure.request_ids() {
             lake.remove_request(&id).await.map_err(text)?;

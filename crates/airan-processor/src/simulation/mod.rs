@@ -147,6 +147,7 @@ impl Director {
             clock: self.clock.0.clone(),
             topic: self.topic.of(TOOL),
             pipeline: self.pipeline.clone(),
+            series: crate::series(&self.catalog),
         };
         self.errand = Some(tokio::spawn(tools.run(errand)));
     }

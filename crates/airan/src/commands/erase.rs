@@ -116,10 +116,16 @@ impl Work<'_> {
         let affected_tables: Vec<String> = erasure.affected.keys().cloned().collect();
         let read: Vec<&Pipeline> = readers(self.known, &affected_tables).collect();
         let names: Vec<String> = read.iter().map(|pipeline| pipeline.spec.name.clone()).collect();
-        if let Some([settle, restate]) = erasure.requests(&names) {
+        let (series, idle) = (airan_processor::series(catalog), self.config.processor.counters.idle.micros());
+        lake.note_followers(erasure, &series, idle, self.clock.now()).await?;
+        while let Some([settle, restate]) = erasure.requests(&names) {
             self.restate(&settle, catalog).await?;
+            // Rows that follow may have come meanwhile: their windows belong to it, too.
+            if lake.note_followers(erasure, &series, idle, self.clock.now()).await? {
+                continue;
+            }
             let mut windows = BTreeMap::new();
-            for pipeline in read {
+            for pipeline in &read {
                 let streams: Vec<String> = pipeline.plan.streams().iter().map(|stream| stream.to_string()).collect();
                 let affected = erasure.affected_by(&streams);
                 let noting = lake.note_windows(erasure, &pipeline.spec.table, &affected, self.clock.now());
@@ -143,6 +149,7 @@ impl Work<'_> {
                     );
                 }
             }
+            break;
         }
         for id in erasure.request_ids() {
             lake.remove_request(&id).await?;
