@@ -47,6 +47,8 @@ pub(crate) const LATEST: &str = "_latest";
 const SITE: &str = "site";
 /// Of the results of one site and window, the one with the highest value counts.
 const REVISION: &str = "revision";
+/// True in the one row that stands for a window of a site without a group.
+pub(crate) const EMPTIED: &str = "emptied";
 /// The place of a row among the revisions of its result; only inside the view.
 const PLACE: &str = "__airan_place";
 
@@ -83,7 +85,7 @@ impl Registered {
 
 impl Lake {
     /// Adds every table that was ever written to `context`, as it is now, and a `<table>_latest` view per window table:
-    /// of each (site, `window_start`) the rows of the newest revision.
+    /// of each (site, `window_start`) the rows of the newest revision, unless that says that no group is left.
     ///
     /// Registering again in the same context replaces the snapshot. A table has all columns it ever had, and `date`.
     ///
@@ -146,7 +148,12 @@ fn latest(name: &str, keys: &[String], table: &Arc<LakeTable>) -> Result<Logical
     let newest_first = column(REVISION).sort(false, false);
     let place = rank().partition_by(same).order_by(vec![newest_first]).build()?.alias(PLACE);
     let all: Vec<Expr> = schema.fields().iter().map(|field| column(field.name())).collect();
-    scan()?.window([place])?.filter(column(PLACE).eq(lit(1u64)))?.project(all)?.build()
+    let newest = scan()?.window([place])?.filter(column(PLACE).eq(lit(1u64)))?;
+    let newest = match schema.field_with_name(EMPTIED) {
+        Ok(_) => newest.filter(column(EMPTIED).is_not_true())?,
+        Err(_) => newest,
+    };
+    newest.project(all)?.build()
 }
 
 /// A column by its exact name.

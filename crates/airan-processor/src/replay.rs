@@ -10,8 +10,8 @@ use airan_bus::Received;
 use airan_lake::{Request, TableKind};
 use airan_model::catalog::Catalog;
 use airan_model::time::Micros;
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::array::{AsArray, RecordBatch, new_null_array};
+use arrow::datatypes::{Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use datafusion::datasource::MemTable;
@@ -229,7 +229,8 @@ impl Run<'_> {
             tables.entry(of.map_or("", |of| &of.spec.table)).or_default().push(window.rows.clone());
         }
         for (table, rows) in tables {
-            context.register_table(table, Arc::new(MemTable::try_new(rows[0].schema(), vec![rows])?))?;
+            let (schema, rows) = alike(rows)?;
+            context.register_table(table, Arc::new(MemTable::try_new(schema, vec![rows])?))?;
         }
         let outcome = round.run(&History::over(context), self.requests).await;
         if let Some(failure) = outcome.failures.first() {
@@ -238,6 +239,25 @@ impl Run<'_> {
         shard.finish_round(outcome);
         Ok(())
     }
+}
+
+/// Rows of one table with the columns of all of them, as in the lake.
+fn alike(rows: Vec<RecordBatch>) -> Result<(SchemaRef, Vec<RecordBatch>), ArrowError> {
+    let first = rows[0].schema();
+    if rows.iter().all(|rows| rows.schema() == first) {
+        return Ok((first, rows));
+    }
+    let schema = Arc::new(Schema::try_merge(rows.iter().map(|rows| rows.schema().as_ref().clone()))?);
+    let alike = rows.into_iter().map(|rows| {
+        let columns = schema.fields().iter().map(|field| match rows.column_by_name(field.name()) {
+            Some(column) => Arc::clone(column),
+            None => new_null_array(field.data_type(), rows.num_rows()),
+        });
+        // Null where a column is missing, whatever its own rows may be.
+        RecordBatch::try_new(Arc::clone(&schema), columns.collect())
+    });
+    let alike = alike.collect::<Result<_, _>>()?;
+    Ok((schema, alike))
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ const WINDOW_END: &str = "window_end";
 const REVISION: &str = "revision";
 /// Rows received ÷ (received + known gaps); null where senders do not number their rows.
 const COMPLETENESS: &str = "completeness";
+/// Only where a restatement has left a window without a group.
+const EMPTIED: &str = "emptied";
 
 /// The columns of the result: the window, what the query gives, `revision`, `completeness`.
 #[derive(Debug)]
@@ -42,7 +44,8 @@ impl Output {
         let (mut keys, mut taken, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
         for (index, (field, lineage)) in columns.fields().iter().zip(lineages).enumerate() {
             let name = field.name();
-            if let Some(reserved) = [WINDOW_END, REVISION, COMPLETENESS].into_iter().find(|reserved| name == reserved) {
+            let all_reserved = [WINDOW_END, REVISION, COMPLETENESS, EMPTIED];
+            if let Some(reserved) = all_reserved.into_iter().find(|reserved| name == reserved) {
                 return Err(Refusal::Reserved(reserved));
             }
             if !is_name(name) {

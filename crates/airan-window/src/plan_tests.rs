@@ -232,6 +232,7 @@ async fn results_whose_columns_are_no_window_table_are_refused() {
         ("sum(level)", Refusal::Unnamed("sum(meter.level)".to_owned())),
         ("sum(level) AS n, max(level) AS n", Refusal::TwiceNamed("n".to_owned())),
         ("sum(level) AS window_end", Refusal::Reserved("window_end")),
+        ("sum(level) AS emptied", Refusal::Reserved("emptied")),
         ("sum(level) AS revision", Refusal::Reserved("revision")),
     ] {
         let found = refused(&by_site(values)).await.0;

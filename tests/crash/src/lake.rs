@@ -115,11 +115,11 @@ impl Lake {
         .await
     }
 
-    /// All rows of the window table.
+    /// All results in the window table: but for the rows that stand for a window without any, which name no node.
     pub async fn windows(&self) -> Result<Vec<WindowRow>> {
         self.query(
             "SELECT CAST(window_start AS BIGINT) AS start, site, node, device, revision, row_count, integer_sum, float_sum, \
-             float_avg, float_max, float_min, rise FROM crash_windows",
+             float_avg, float_max, float_min, rise FROM crash_windows WHERE node IS NOT NULL",
         )
         .await
     }

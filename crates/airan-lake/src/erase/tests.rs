@@ -44,6 +44,15 @@ fn minutes(results: &[WindowRow<'_>]) -> TableRows {
     rows
 }
 
+/// The same, saying that no group is left.
+fn emptied(results: &[WindowRow<'_>]) -> RecordBatch {
+    let batch = minutes(results).batches.remove(0);
+    let names = batch.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+    let says_so: ArrayRef = Arc::new(arrow::array::BooleanArray::from(vec![true; results.len()]));
+    let columns = names.into_iter().zip(batch.columns().to_vec()).chain([("emptied".to_owned(), says_so)]);
+    RecordBatch::try_from_iter(columns).unwrap()
+}
+
 async fn ten_commits(lake: &Lake) {
     let mut writer = claim(lake).await;
     for at in 0..10 {
@@ -193,8 +202,8 @@ async fn an_erasure_that_was_cut_off_anywhere_is_finished_by_the_next() {
     }
 }
 
-/// Scenario: a window of each kind: restated to fewer groups, left without rows, of another site, of another hour, and one that
-/// a late row restates once more; the taking out fails at its commit the first time.
+/// Scenario: a window of each kind: restated to fewer groups, left without rows, of another site, of another hour, one that a late
+/// row restates once more, and one of which somebody else's restatement says that it is left without a group; the taking out fails at its commit the first time.
 /// Guarantees: of affected windows only results of the restatement stay, none where there is none; all others stay as they are;
 /// the newest results that readers see are those of the restatement; a second run goes on.
 #[tokio::test]
@@ -208,22 +217,25 @@ async fn results_made_of_erased_rows_go_with_their_restatement() {
         (120, Some("s1"), 3, 2),
         (0, Some("s0"), 4, 0),
         (hour, Some("s1"), 5, 0),
+        (180, Some("s1"), 6, 0),
     ];
     writer.commit(&commit(1, vec![rows("host", 0..200), minutes(&old)])).await.unwrap();
     let (erasure, _) = erase(&lake, "site = 's1'").await.unwrap();
     let affected = erasure.affected_by(&["host".to_owned()]);
-    assert_eq!(lake.note_windows(&erasure, "w", &affected, now()).await.unwrap(), 3);
+    assert_eq!(lake.note_windows(&erasure, "w", &affected, now()).await.unwrap(), 4);
     // The restatement: nothing for the second, one revision more for the first, two more for the third.
     let new = [(0, Some("s1"), 10, 1), (120, Some("s1"), 30, 3)];
     writer.commit(&commit(2, vec![minutes(&new)])).await.unwrap();
-    writer.commit(&commit(3, vec![minutes(&[(120, Some("s1"), 31, 4)])])).await.unwrap();
-    assert_eq!(lake.note_windows(&erasure, "w", &affected, now()).await.unwrap(), 3, "what was noted stays");
+    let mut last = minutes(&[(120, Some("s1"), 31, 4)]);
+    last.batches.push(emptied(&[(180, Some("s1"), 60, 1)]));
+    writer.commit(&commit(3, vec![last])).await.unwrap();
+    assert_eq!(lake.note_windows(&erasure, "w", &affected, now()).await.unwrap(), 4, "what was noted stays");
     lake.publish(now()).await.unwrap();
     store.next(1, Op::Put, "w/_delta_log", Fault::Before);
     let other = over(&store);
     let cut = other.erase_windows(&erasure, "w", &affected, now()).await;
     let done = lake.erase_windows(&erasure, "w", &affected, now()).await.unwrap();
-    assert_eq!((done.restated, done.emptied, done.span), (2, 1, Some((0, 120 * SECOND))), "{cut:?}");
+    assert_eq!((done.restated, done.emptied, done.span), (2, 2, Some((0, 180 * SECOND))), "{cut:?}");
     let stays = "SELECT value FROM w ORDER BY value";
     assert_eq!(by_sql(&lake, stays).await, [4, 5, 10, 31]);
     assert_eq!(by_sql(&lake, "SELECT value FROM w_latest ORDER BY value").await, [4, 5, 10, 31]);

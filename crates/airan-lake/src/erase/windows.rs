@@ -12,7 +12,7 @@ use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, Schema, TimeUnit, TimestampMicrosecondType};
 use datafusion::functions_aggregate::expr_fn::{count, max};
-use datafusion::logical_expr::{Expr, lit};
+use datafusion::logical_expr::{Expr, ExprFunctionExt, lit};
 use serde::{Deserialize, Serialize};
 
 use super::{Affected, EraseError, Erasure, ROUNDS, SITE, failed};
@@ -24,7 +24,7 @@ use crate::record::ReadError;
 use crate::rewrite::{Keep, Rules};
 use crate::schema::{self, TableSchema};
 use crate::seal::{Damaged, seal, unseal};
-use crate::sql::FILE;
+use crate::sql::{EMPTIED, FILE};
 use crate::store::Created;
 
 const REVISION: &str = "revision";
@@ -61,6 +61,8 @@ struct Lying {
     end: Micros,
     revision: i64,
     rows: u64,
+    /// They say that no group is left.
+    is_emptied: bool,
 }
 
 impl Lake {
@@ -131,7 +133,7 @@ impl Lake {
             if round == 0 {
                 let newer: HashSet<(&str, Micros)> = lying
                     .iter()
-                    .filter(|rows| is_newer(&before, rows))
+                    .filter(|rows| is_newer(&before, rows) && !rows.is_emptied)
                     .map(|rows| (rows.site.as_str(), rows.start))
                     .collect();
                 report.restated = newer.len() as u64;
@@ -172,7 +174,16 @@ impl Lake {
         let before = lit(datafusion::common::ScalarValue::TimestampMicrosecond(Some(last), Some("UTC".into())));
         let filter = column(SITE).in_list(sites, false).and(column(&schema.time_column).lt(before));
         let by = vec![column(FILE), column(SITE), column(&schema.time_column), column(REVISION)];
-        let what = vec![max(end).alias("__end"), count(lit(1)).alias("__rows")];
+        let mut what = vec![max(end).alias("__end"), count(lit(1)).alias("__rows")];
+        if schema.columns.index_of(EMPTIED).is_ok() {
+            what.push(
+                count(lit(1))
+                    .filter(column(EMPTIED).is_true())
+                    .build()
+                    .map_err(|error| failed(table, &error))?
+                    .alias("__emptied"),
+            );
+        }
         let batches = self.ask(&schema, table, &files, filter, by, what).await?;
         let mut lying = Vec::new();
         for batch in &batches {
@@ -188,7 +199,7 @@ impl Lake {
     }
 }
 
-/// Rows of (file, site, start, revision, end, count).
+/// Rows of (file, site, start, revision, end, count), and where there are any, of those that say that no group is left.
 fn read(batch: &RecordBatch) -> Result<Vec<Lying>, arrow::error::ArrowError> {
     let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let whole = |at: usize| cast(batch.column(at), &DataType::Int64);
@@ -198,6 +209,8 @@ fn read(batch: &RecordBatch) -> Result<Vec<Lying>, arrow::error::ArrowError> {
     let [start, end] = [&start, &end].map(|values| values.as_primitive::<TimestampMicrosecondType>());
     let site = cast(batch.column(1), &DataType::Utf8)?;
     let site = site.as_string::<i32>();
+    let emptied = if batch.num_columns() > 6 { Some(whole(6)?) } else { None };
+    let emptied = emptied.as_ref().map(|emptied| emptied.as_primitive::<Int64Type>());
     let one = |at: usize| Lying {
         file: usize::try_from(file.value(at)).unwrap_or_default(),
         site: site.value(at).to_owned(),
@@ -205,6 +218,7 @@ fn read(batch: &RecordBatch) -> Result<Vec<Lying>, arrow::error::ArrowError> {
         end: end.value(at),
         revision: if revision.is_null(at) { i64::MIN } else { revision.value(at) },
         rows: u64::try_from(rows.value(at)).unwrap_or_default(),
+        is_emptied: emptied.is_some_and(|emptied| emptied.value(at) > 0),
     };
     Ok((0..batch.num_rows()).map(one).filter(|lying| lying.rows > 0).collect())
 }
@@ -215,12 +229,13 @@ fn is_newer(before: &[Before], rows: &Lying) -> bool {
     known.is_ok_and(|at| rows.revision > before[at].2)
 }
 
-/// Of each window the least revision that stays.
+/// Of each window the least revision that stays; none does where the newest says that no group is left.
 fn least_revisions(before: &[Before], lying: &[Lying]) -> Revisions {
     let mut newest: HashMap<(&str, Micros), i64> = HashMap::new();
-    for rows in lying {
-        let known = newest.entry((&rows.site, rows.start)).or_insert(i64::MIN);
-        *known = rows.revision.max(*known);
+    let mut ordered: Vec<&Lying> = lying.iter().collect();
+    ordered.sort_by_key(|rows| rows.revision);
+    for rows in ordered {
+        newest.insert((&rows.site, rows.start), if rows.is_emptied { i64::MAX } else { rows.revision });
     }
     let mut least = Revisions::new();
     for Before(site, start, revision) in before {

@@ -15,17 +15,27 @@ use datafusion::common::{Column, ScalarValue};
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::functions_aggregate::expr_fn::{count, max, min};
-use datafusion::logical_expr::{Expr, lit};
+use datafusion::logical_expr::{Expr, ExprFunctionExt, lit};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use foldhash::fast::RandomState;
 
 use crate::completeness::REVISION;
+use crate::restate::emptied::EMPTIED;
 
 /// Column of window tables.
 const WINDOW_START: &str = "window_start";
 
-/// Newest revisions by site and window start.
-pub(crate) type Revisions = HashMap<(Box<str>, Micros), i64, RandomState>;
+/// What is newest of a window of a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Newest {
+    pub revision: i64,
+    /// It says that no group is left.
+    pub is_emptied: bool,
+    pub region: Option<Box<str>>,
+}
+
+/// By site and window start.
+pub(crate) type Revisions = HashMap<(Box<str>, Micros), Newest, RandomState>;
 
 /// A snapshot.
 #[derive(Clone)]
@@ -79,16 +89,30 @@ impl History {
         let mut found = Revisions::default();
         let Some(frame) = self.table(table).await? else { return Ok(found) };
         let filter = between(WINDOW_START, from, to).and(any_of(schema::SITE, sites.iter().copied()));
-        let newest = frame
-            .filter(filter)?
-            .aggregate(vec![column(schema::SITE), column(WINDOW_START)], vec![max(column(REVISION)).alias(REVISION)])?;
+        let has = |name: &str| frame.schema().has_column_with_unqualified_name(name);
+        let region = if has(schema::REGION) { column(schema::REGION) } else { lit(ScalarValue::Utf8(None)) };
+        let mut what = vec![max(column(REVISION)).alias(REVISION), max(region).alias(schema::REGION)];
+        // There once a window was left without a group.
+        if has(EMPTIED) {
+            what.push(max(column(REVISION)).filter(column(EMPTIED).is_true()).build()?.alias(EMPTIED));
+        }
+        let newest = frame.filter(filter)?.aggregate(vec![column(schema::SITE), column(WINDOW_START)], what)?;
         for batch in newest.collect().await? {
             let (site, start, revision) =
                 (text(&batch, 0)?, batch.column(1).as_primitive::<TimestampMicrosecondType>(), as_ints(&batch, 2)?);
             let (site, revision) = (site.as_string::<i32>(), revision.as_primitive::<Int64Type>());
+            let region = text(&batch, 3)?;
+            let emptied = if batch.num_columns() > 4 { Some(as_ints(&batch, 4)?) } else { None };
+            let emptied = emptied.as_ref().map(|emptied| emptied.as_primitive::<Int64Type>());
             for row in (0..batch.num_rows()).filter(|row| site.is_valid(*row)) {
-                let key = (site.value(row).into(), start.value(row));
-                found.insert(key, if revision.is_valid(row) { revision.value(row) } else { 0 });
+                let newest = if revision.is_valid(row) { revision.value(row) } else { 0 };
+                let region = region.as_string::<i32>();
+                let newest = Newest {
+                    revision: newest,
+                    is_emptied: emptied.is_some_and(|of| of.is_valid(row) && of.value(row) == newest),
+                    region: region.is_valid(row).then(|| region.value(row).into()),
+                };
+                found.insert((site.value(row).into(), start.value(row)), newest);
             }
         }
         Ok(found)

@@ -17,6 +17,7 @@
 //! the windows of one that never was. Raw rows are never rewritten: their `_increase` and `_increase_seconds` columns stay as
 //! they were computed in the order of arrival, null for a row that came out of order.
 
+pub(crate) mod emptied;
 pub(crate) mod history;
 pub(crate) mod order;
 pub(crate) mod requests;

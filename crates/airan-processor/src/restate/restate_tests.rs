@@ -60,7 +60,10 @@ fn latest(replayed: &[Replayed]) -> BTreeMap<(String, i64, String), Vec<Row>> {
         for mut row in to_rows(&window.rows).unwrap() {
             let site = row["site"].as_str().unwrap().to_owned();
             let revision = row.remove("revision").unwrap().as_i64().unwrap();
-            by_site.entry((site, revision)).or_default().push(row);
+            // A row that stands for no group at all.
+            let is_emptied = row.get("emptied").is_some_and(|emptied| *emptied == Value::Bool(true));
+            let of_revision = by_site.entry((site, revision)).or_default();
+            of_revision.extend((!is_emptied).then_some(row));
         }
         for ((site, revision), rows) in by_site {
             let revisions = all.entry((window.pipeline.clone(), window.start, site)).or_default();

@@ -4,7 +4,7 @@
 //! its open windows however long the stretch is. What a round may do is bounded by settings; what it does not get to stays
 //! marked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use airan_lake::{Lake, QueryError, Request, RequestReason};
@@ -18,6 +18,7 @@ use datafusion::error::DataFusionError;
 
 use crate::completeness::{Gaps, Received, ratio, stamped};
 use crate::marks::{Key, Why};
+use crate::restate::emptied::{self, Emptied};
 use crate::restate::history::{History, Revisions};
 use crate::restate::order::EventOrder;
 use crate::restate::requests::{Part, Reached, Requests, Rest, rest};
@@ -117,6 +118,15 @@ pub(crate) enum Asked {
     Request(Part, Reached),
 }
 
+/// What is done with windows beside computing them.
+#[derive(Clone, Copy, Debug)]
+struct After {
+    /// Once it has come to this, windows are looked for whose rises change.
+    follow_from: Option<Micros>,
+    /// Windows left without a group are told of, so that what they were before is no longer the newest.
+    tells_emptied: bool,
+}
+
 /// What a round did.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
@@ -187,8 +197,8 @@ impl Round {
             if self.is_spent() {
                 return outcome;
             }
-            let follow_from = (why == Why::Rows).then_some(Micros::MIN);
-            match self.restate(history, pipeline, Asked::Marks(why), sites, follow_from).await {
+            let after = After { follow_from: (why == Why::Rows).then_some(Micros::MIN), tells_emptied: true };
+            match self.restate(history, pipeline, Asked::Marks(why), sites, after).await {
                 Ok(restated) => outcome.restated.push(restated),
                 Err(error) => outcome.failures.push(causes(&error)),
             }
@@ -254,19 +264,18 @@ impl Round {
                 }
                 Rest::Work(from, to, end) => (from, to, end),
             };
-            let next = self.next_with_rows(history, &of, from).await?.map_or(to, |next| next.min(to));
-            if next > from {
-                // As below. Years without a row are passed over at once.
-                (reached, is_news) = (Some(Reached { next, is_done: false }), true);
-                continue;
-            }
-            let to = to.min(from.saturating_add(stretch));
+            let (whole, to) = (to, to.min(from.saturating_add(stretch)));
             let rows = (from, to.saturating_add(cut.overlap()));
             let sites = self.sites_of(history, request, &of, rows).await?;
-            if sites.is_empty() {
-                // That this was the last stretch is for the next turn to say, which notes it.
-                (reached, is_news) = (Some(Reached { next: to, is_done: false }), true);
-                continue;
+            if sites.values().all(|rows| *rows == 0) {
+                // Years without a row of anybody are passed over at once.
+                let next = self.next_with_rows(history, &of, from).await?.map_or(whole, |next| next.min(whole));
+                let next = if sites.is_empty() { next.max(to) } else { next };
+                if next > from {
+                    // That this was the last stretch is for the next turn to say, which notes it.
+                    (reached, is_news) = (Some(Reached { next, is_done: false }), true);
+                    continue;
+                }
             }
             let windows =
                 self.budget.windows_of_each(sites.len()).min(self.windows_of_rows(sites.values().sum(), cut, from, to));
@@ -274,8 +283,10 @@ impl Round {
             let sites = sites.into_keys().map(|site| (site, Spans::of(from, to))).collect();
             let asked = Asked::Request(part.clone(), Reached { next: to, is_done: to >= end });
             // Raw rows are as they were in a backfill; where some are gone, the rows after them get other rises.
-            let follow_from = (request.reason == RequestReason::Erase).then_some(end);
-            outcome.restated.push(self.restate(history, pipeline, asked, sites, follow_from).await?);
+            // And what an erasure leaves without a group it takes out itself.
+            let erases = request.reason == RequestReason::Erase;
+            let after = After { follow_from: erases.then_some(end), tells_emptied: !erases };
+            outcome.restated.push(self.restate(history, pipeline, asked, sites, after).await?);
             (reached, is_news) = (Some(Reached { next: to, is_done: to >= end }), false);
         }
         if let Some(reached) = reached.filter(|_| is_news) {
@@ -330,8 +341,7 @@ impl Round {
         Ok(sites)
     }
 
-    /// Restates the windows of `sites`, as many as the budget allows. Once it has come to `follow_from`, it looks for the
-    /// windows whose rises change.
+    /// Restates the windows of `sites`, as many as the budget allows.
     ///
     /// What a request asks for is done whole: it is noted by how far it is, one time for all its sites, so a round that ended
     /// for some of them before the others would have to begin again, for ever.
@@ -341,7 +351,7 @@ impl Round {
         pipeline: usize,
         asked: Asked,
         sites: BTreeMap<Box<str>, Spans>,
-        follow_from: Option<Micros>,
+        after: After,
     ) -> Result<Restated, RestateError> {
         let of = Arc::clone(&self.setup.pipelines[pipeline]);
         let (slide, is_marked) = (of.plan.cut().slide().micros(), matches!(asked, Asked::Marks(_)));
@@ -371,7 +381,10 @@ impl Round {
             let budget = if is_marked { self.budget } else { Budget::UNBOUNDED };
             let mut stretch = Stretch::new(self, history, &of, sites, (from, to)).await?;
             let reached = stretch.run(budget).await?;
-            if follow_from.is_some_and(|follow_from| reached >= follow_from) {
+            if after.tells_emptied {
+                stretch.tell_emptied(reached)?;
+            }
+            if after.follow_from.is_some_and(|follow_from| reached >= follow_from) {
                 stretch.follow(reached, self.horizon, &mut followers).await?;
             }
             self.budget.rows = self.budget.rows.saturating_sub(stretch.rows_read());
@@ -424,6 +437,8 @@ struct Stretch<'a> {
     streams: Vec<EventOrder<'a>>,
     windows: Windows,
     revisions: Revisions,
+    /// Windows of a site with a result.
+    filled: HashSet<(Box<str>, Micros)>,
     received: Received,
     gaps: Vec<Arc<Gaps>>,
     results: Vec<RecordBatch>,
@@ -456,6 +471,7 @@ impl<'a> Stretch<'a> {
             streams,
             windows,
             revisions: history.revisions(&of.spec.table, sites, span).await?,
+            filled: HashSet::new(),
             received: Received::default(),
             gaps,
             results: Vec::new(),
@@ -510,13 +526,34 @@ impl<'a> Stretch<'a> {
         for window in closed {
             let span = Window { start: window.start, end: window.end };
             let rows = stamped(&window.rows, |site| {
-                let revision = self.revisions.get(&(Box::from(site), window.start)).map_or(0, |newest| newest + 1);
+                let key = (Box::from(site), window.start);
+                let revision = self.revisions.get(&key).map_or(0, |newest| newest.revision + 1);
+                self.filled.insert(key);
                 let missing = self.gaps.iter().map(|gaps| gaps.within(site, span)).sum();
                 (revision, ratio(self.received.within(span, site), missing))
             })?;
             self.results.push(rows);
         }
         self.received.forget_before(self.of.plan.cut().first_open(through));
+        Ok(())
+    }
+
+    /// Adds a row for each window that begins before `end`, had groups, and has none any more.
+    fn tell_emptied(&mut self, end: Micros) -> Result<(), RestateError> {
+        let cut = self.of.plan.cut();
+        // A pipeline whose windows were cut otherwise before leaves those as they are.
+        let is_ours = |start: Micros| start < end && cut.pane_of(start).start == start;
+        let left = self
+            .revisions
+            .iter()
+            .filter(|(key, newest)| is_ours(key.1) && !newest.is_emptied && !self.filled.contains(*key));
+        let mut left: Vec<Emptied<'_>> =
+            left.map(|((site, start), newest)| (&**site, *start, start.saturating_add(cut.size()), newest)).collect();
+        left.sort_by(|a, b| (a.1, a.0).cmp(&(b.1, b.0)));
+        // Like results, a batch for each window.
+        for of_window in left.chunk_by(|a, b| a.1 == b.1) {
+            self.results.push(emptied::rows(of_window)?);
+        }
         Ok(())
     }
 
