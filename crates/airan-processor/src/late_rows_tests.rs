@@ -137,8 +137,9 @@ async fn a_request_is_worked_off_with_and_without_a_processor() {
     assert!(checked.problems.is_empty(), "{:?}", checked.problems);
 }
 
-/// Scenario: a request for a site of one shard, where there are two.
-/// Guarantees: both come to an end with it, also the one that has nothing to do: whoever asked waits for all.
+/// Scenario: a request for a site of one shard, where there are two; then one for windows that are open.
+/// Guarantees: both come to an end with it, also the one that has nothing to do: whoever asked waits for all. Only the shard that
+/// the site belongs to waits for its windows to close.
 #[tokio::test]
 async fn a_request_is_done_where_no_site_of_it_is() {
     let site = Site::new(2);
@@ -164,6 +165,23 @@ async fn a_request_is_done_where_no_site_of_it_is() {
         assert!(progress.len() == 2 && progress.iter().all(|part| part.is_done), "{progress:?}");
         lake.remove_request(&request.id).await.unwrap();
     }
+    let reason = airan_lake::RequestReason::Erase;
+    let mut open = airan_lake::Request::new(reason, T0 + 50_000_000, T0 + 70_000_000, site.clock.now());
+    open.sites = vec!["s".to_owned()];
+    lake.request(&open).await.unwrap();
+    let owner = airan_model::identity::partition_of("s", 2);
+    let mut progress = Vec::new();
+    for second in 0..1_000 {
+        progress = crate::request_progress(&lake, "memory", 2, &open, &["meters".to_owned()]).await.unwrap();
+        if progress.len() == 2 && progress.iter().all(|part| part.next.is_some()) {
+            break;
+        }
+        // Time stands still in it.
+        (0..2).for_each(|partition| site.bus.append(partition, site.rows(60..61)));
+        assert!(second < 999, "{progress:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(progress.iter().all(|part| part.is_done == (part.partition != owner)), "{progress:?}");
     running.stop().await;
 }
 

@@ -241,6 +241,13 @@ impl Round {
         let cut = of.plan.cut();
         let asked = (cut.starts_of(request.from).0, cut.starts_of(request.to.saturating_sub(1)).1);
         let mut reached = self.requests.reached(&part);
+        let is_elsewhere = |site: &String| partition_of(site, self.partitions) != self.partition;
+        if !request.sites.is_empty() && request.sites.iter().all(is_elsewhere) {
+            // No window of it is here, nor will be: there is none to wait for.
+            let done = Reached { next: asked.1, is_done: true };
+            outcome.reached.extend((reached != Some(done)).then_some((part, done)));
+            return Ok(());
+        }
         let first = asked.0.max(self.whole_from(pipeline));
         if reached.is_none_or(|reached| !reached.is_done && reached.next < first) {
             reached = Some(Reached { next: first, is_done: false });
