@@ -2,7 +2,7 @@
 # What airan writes and serves, read by the programs that others will read it with: Prometheus and promtool on /metrics while
 # `airan up` runs, compared with the lake, and what Prometheus sends back by remote write; the shipped rules and dashboards; the
 # pyarrow example that pushes (arrow_push.py); then DuckDB, Polars, pandas, pyarrow and deltalake on the lake's files and Delta
-# tables (readers.py), compared with `airan query`.
+# tables (readers.py), compared with `airan query`; the order of rows in what `airan lake compact` made (sorted.py).
 #
 # Needs prometheus and promtool (Debian's package `prometheus`), curl, and python3 with venv; the Python readers go into a venv
 # in the cache folder.
@@ -207,6 +207,15 @@ query "$counts" >"$work/counts.json"
 files() {
     "$airan" lake files accelerator --config "$work/up.yaml" --data "$work/data" --format json | json 'len(x)'
 }
+# Of windows the newest revisions: older ones do not outlive compaction.
+latest=""
+for table in $tables; do
+    view=$table
+    [ ! -d "pipelines/$table" ] || view=${table}_latest
+    latest="$latest${latest:+ UNION ALL }SELECT '$table' AS \"table\", count(*) AS rows FROM $view"
+done
+latest="$latest ORDER BY 1"
+query "$latest" >"$work/latest.json"
 before=$(files)
 "$airan" lake compact --dry-run --config "$work/up.yaml" --data "$work/data"
 "$airan" lake compact --config "$work/up.yaml" --data "$work/data"
@@ -215,8 +224,9 @@ after=$(files)
 echo "ok   compaction made $after files of $before"
 "$airan" lake check --config "$work/up.yaml" --data "$work/data"
 query "$counts" >"$work/counts_compacted.json"
-cmp "$work/counts.json" "$work/counts_compacted.json"
+query "$latest" | cmp "$work/latest.json" -
 "$venv/bin/python" tests/readers.py "$work/data/lake" "$work/counts_compacted.json"
+"$venv/bin/python" tests/sorted.py "$work/data/lake" accelerator "$((ROWS / 4))"
 
 # Erased: a node's rows of past dates are gone, for every reader, and so is what windows were made of them alone.
 past=$(date -u -d '12 hours ago' +%Y-%m-%dT%H:%M:%SZ)
