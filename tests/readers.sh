@@ -2,7 +2,8 @@
 # What airan writes and serves, read by the programs that others will read it with: Prometheus and promtool on /metrics while
 # `airan up` runs, compared with the lake, and what Prometheus sends back by remote write; the shipped rules and dashboards; the
 # pyarrow example that pushes (arrow_push.py); then DuckDB, Polars, pandas, pyarrow and deltalake on the lake's files and Delta
-# tables (readers.py), compared with `airan query`; the order of rows in what `airan lake compact` made (sorted.py).
+# tables (readers.py), compared with `airan query`; the order of rows in what `airan lake compact` made (sorted.py) and the report of
+# `airan lake erase` (erasure.py).
 #
 # Needs prometheus and promtool (Debian's package `prometheus`), curl, and python3 with venv; the Python readers go into a venv
 # in the cache folder.
@@ -232,8 +233,7 @@ query "$latest" | cmp "$work/latest.json" -
 past=$(date -u -d '12 hours ago' +%Y-%m-%dT%H:%M:%SZ)
 gone="node = 'pushed-1' AND ts < '$past'"
 left=$(query "SELECT count(*) AS n FROM accelerator WHERE NOT ($gone)" | json 'x[0]["n"]')
-"$airan" lake erase --where "$gone" --dry-run --config "$work/up.yaml" --data "$work/data"
-"$airan" lake erase --where "$gone" --offline --purge --config "$work/up.yaml" --data "$work/data"
+"$venv/bin/python" tests/erasure.py "$work/data/lake" "$gone" "$airan" --config "$work/up.yaml" --data "$work/data"
 [ "$(query "SELECT count(*) AS n FROM accelerator" | json 'x[0]["n"]')" = "$left" ] || { echo "FAIL other rows went"; exit 1; }
 [ "$(query "SELECT count(*) AS n FROM accelerator WHERE $gone" | json 'x[0]["n"]')" = 0 ] || { echo "FAIL rows are left"; exit 1; }
 echo "ok   erasure left $left rows"
