@@ -47,9 +47,9 @@ pub enum ProcessorError {
     /// No threads for the shards.
     #[error("no threads for the shards")]
     Threads(#[from] std::io::Error),
-    /// The bus will have this process no more. What was uncommitted was committed, or dropped where another owner has the shard
-    /// by now (K2); started again once the cause is gone, it goes on.
-    #[error("the bus takes this processor for gone")]
+    /// The bus takes this process for gone, or holds messages of a later release. What was uncommitted was committed, or dropped where
+    /// another owner has the shard by now (K2); started again once the cause is gone, it goes on.
+    #[error("the bus gives this processor no more messages")]
     Expelled(#[source] ConsumeError),
 }
 

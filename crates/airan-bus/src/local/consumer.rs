@@ -24,6 +24,8 @@ pub(super) struct LocalConsumer {
     spots: BTreeMap<i32, Spot>,
     // The partition whose message went out last: the next one is another's, if another has one.
     last: i32,
+    // A message that this release cannot read: when what was read before it has gone out, this consumer ends.
+    newer: Option<ConsumeError>,
 }
 
 /// Where a partition is read.
@@ -35,7 +37,7 @@ struct Spot {
 
 impl LocalConsumer {
     pub fn new(inner: Arc<Inner>) -> LocalConsumer {
-        LocalConsumer { inner, is_greeted: false, spots: BTreeMap::new(), last: -1 }
+        LocalConsumer { inner, is_greeted: false, spots: BTreeMap::new(), last: -1, newer: None }
     }
 
     /// A message that was read already, from each partition in turn.
@@ -99,12 +101,21 @@ impl LocalConsumer {
         }
         if let Some(spot) = self.spots.get_mut(&partition) {
             spot.next = batch.next as i64;
-            spot.ahead.extend(batch.records.into_iter().map(|record| Received {
-                partition,
-                offset: record.offset as i64,
-                append_time: record.time,
-                message: frame::decode(&record.body),
-            }));
+            for record in batch.records {
+                match frame::decode(&record.body) {
+                    Ok(message) => spot.ahead.push_back(Received {
+                        partition,
+                        offset: record.offset as i64,
+                        append_time: record.time,
+                        message,
+                    }),
+                    Err(newer) => {
+                        spot.next = record.offset as i64;
+                        self.newer = Some(newer.at(partition, record.offset));
+                        return;
+                    }
+                }
+            }
         }
     }
 }
@@ -120,6 +131,9 @@ impl Consumer for LocalConsumer {
         loop {
             if let Some(received) = self.ahead() {
                 return Ok(Event::Message(received));
+            }
+            if let Some(newer) = &self.newer {
+                return Err(newer.clone());
             }
             match self.read().await? {
                 Ok(true) => continue,

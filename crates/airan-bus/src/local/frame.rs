@@ -3,11 +3,33 @@
 //! ```text
 //! 1 version   1 number of headers   then for each header:  1 length  name  2 length  value      then the payload
 //! ```
+//!
+//! Only gateways of ours write to a local log, and each record has its own checksum. So a higher version is a message of a later
+//! release, as after a release was taken back: whoever took it for foreign would refuse rows that were acknowledged.
 
 use airan_model::message::Message;
 use bytes::{Buf, Bytes};
 
+use crate::ConsumeError;
+
+/// Version of the frames this release writes, and the highest it reads.
 const VERSION: u8 = 1;
+
+/// A message of a later release. Nothing after it may be read before it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "it has a message of format {version}, this release reads up to {VERSION}: use the release that wrote it, or a later one"
+)]
+pub struct Newer {
+    version: u8,
+}
+
+impl Newer {
+    /// As told to whoever reads `partition`, and met it at `offset`.
+    pub fn at(self, partition: i32, offset: u64) -> ConsumeError {
+        ConsumeError::Fatal { reason: format!("partition {partition}, offset {offset}: {self}") }
+    }
+}
 
 /// The two parts of the body.
 pub fn encode(message: Message) -> (Vec<u8>, Bytes) {
@@ -31,14 +53,20 @@ pub fn encode(message: Message) -> (Vec<u8>, Bytes) {
 }
 
 /// The message of a body; foreign where it is not one of ours.
-pub fn decode(body: &Bytes) -> Message {
-    match split(body.clone()) {
+///
+/// # Errors
+/// If it is of a later release.
+pub fn decode(body: &Bytes) -> Result<Message, Newer> {
+    if let Some(version) = body.first().copied().filter(|version| *version > VERSION) {
+        return Err(Newer { version });
+    }
+    Ok(match split(body.clone()) {
         Some((headers, payload)) => {
             let names = headers.iter().filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, &value[..])));
             Message::from_headers(names, payload)
         }
         None => Message::Foreign { reason: "no message of a local log".to_owned(), payload: body.clone() },
-    }
+    })
 }
 
 type Headers = Vec<(Bytes, Bytes)>;
@@ -80,22 +108,24 @@ mod tests {
     #[test]
     fn messages_come_back_as_they_went() {
         let rows = Rows { stream: Arc::from("host"), schema: 0xfeed, rows: 12, payload: Bytes::from_static(b"arrow") };
-        let Message::Rows(back) = decode(&body(Message::Rows(rows))) else { panic!("rows") };
+        let Message::Rows(back) = decode(&body(Message::Rows(rows))).unwrap() else { panic!("rows") };
         assert_eq!((&*back.stream, back.schema, back.rows, &back.payload[..]), ("host", 0xfeed, 12, &b"arrow"[..]));
-        assert!(matches!(decode(&body(Message::Tick)), Message::Tick));
+        assert!(matches!(decode(&body(Message::Tick)), Ok(Message::Tick)));
         let foreign = Message::Foreign { reason: "r".to_owned(), payload: Bytes::from_static(b"x") };
-        let Message::Foreign { payload, .. } = decode(&body(foreign)) else { panic!("foreign") };
+        let Message::Foreign { payload, .. } = decode(&body(foreign)).unwrap() else { panic!("foreign") };
         assert_eq!(&payload[..], b"x");
     }
 
     proptest! {
         /// Scenario: any bytes, and ours cut at any place.
+        /// Guarantees: no panic; ours are foreign when cut; what begins with a higher version is a later release's, nothing else is.
         #[test]
         fn other_bytes_are_foreign_and_never_fatal(bytes in prop::collection::vec(any::<u8>(), 0..64), cut in 0usize..60) {
-            decode(&Bytes::from(bytes));
+            let is_newer = bytes.first().is_some_and(|version| *version > VERSION);
+            prop_assert_eq!(decode(&Bytes::from(bytes)).is_err(), is_newer);
             let whole = body(Message::Tick);
             let part = whole.slice(..cut.min(whole.len() - 1));
-            let is_foreign = matches!(decode(&part), Message::Foreign { .. });
+            let is_foreign = matches!(decode(&part), Ok(Message::Foreign { .. }));
             prop_assert!(is_foreign);
         }
     }

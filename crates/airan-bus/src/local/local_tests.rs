@@ -361,3 +361,45 @@ async fn a_log_at_work_can_be_read_from_the_side() {
     bus.send(1, rows(5, 1)).await.unwrap();
     assert_eq!(reader.offsets(1).await.unwrap(), (0, 6));
 }
+
+/// Scenario: a later release, whose messages are of another format, wrote to the log and was taken back.
+/// Guarantees: what came before its messages is read; they themselves are neither read nor passed over nor taken for foreign: the
+/// consumer ends, names the place, both formats and what to do; so does who looks from the side; all of it stays on disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_a_later_release_ends_the_reading_and_stays() {
+    let folder = TempDir::new().unwrap();
+    let bus = open(&folder);
+    for n in 0..2 {
+        bus.send(0, rows(n, 10)).await.unwrap();
+    }
+    bus.send(1, rows(7, 10)).await.unwrap();
+    let (mut head, payload) = frame::encode(rows(2, 10));
+    head[0] += 1;
+    bus.inner.partition(0).unwrap().send(head, payload).await.unwrap();
+    bus.send(0, rows(3, 10)).await.unwrap();
+    for _ in 0..2 {
+        let mut reader = consumer(&bus).await;
+        reader.seek(0, 0).unwrap();
+        reader.seek(1, 0).unwrap();
+        let mut read: Vec<u64> = Vec::new();
+        for _ in 0..3 {
+            read.push(number(&message(&mut reader).await));
+        }
+        read.sort_unstable();
+        assert_eq!(read, [0, 1, 7]);
+        for _ in 0..2 {
+            let error = reader.next(WAIT).await.unwrap_err();
+            assert!(matches!(error, ConsumeError::Fatal { .. }), "{error}");
+            let text = error.to_string();
+            for part in ["partition 0, offset 2", "format 2", "up to 1", "use the release that wrote it"] {
+                assert!(text.contains(part), "{text}");
+            }
+        }
+    }
+    let aside = crate::Reader::open(&crate::BusSettings::Local(settings(&folder, 2))).unwrap();
+    assert_eq!(number(&aside.message(0, 3).await.unwrap().unwrap()), 3);
+    for error in [aside.message(0, 2).await.unwrap_err(), aside.messages(0, 0, 9).await.unwrap_err()] {
+        assert!(error.to_string().contains("partition 0, offset 2"), "{error}");
+    }
+    assert_eq!((bus.offsets(0).await.unwrap(), bus.counts().damaged), ((0, 4), 0));
+}

@@ -167,3 +167,5 @@ impl Bus for LocalBus {
 #[cfg(test)]
 #[path = "local_tests.rs"]
 mod tests;
+#[cfg(test)]
+mod upgrade_tests;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use airan_log::Peek;
+use airan_log::{Peek, Record};
 
 use super::files::About;
 use super::frame;
@@ -43,12 +43,7 @@ impl LocalReader {
         let Ok(wanted) = u64::try_from(offset) else { return Ok(None) };
         let batch = blocking(move || peek.read(wanted, 1)).await?;
         let record = batch.records.into_iter().find(|record| record.offset == wanted);
-        Ok(record.map(|record| Received {
-            partition,
-            offset,
-            append_time: record.time,
-            message: frame::decode(&record.body),
-        }))
+        record.map(|record| received(partition, record)).transpose()
     }
 
     pub async fn messages(&self, partition: i32, from: i64, most: usize) -> Result<Vec<Received>, ConsumeError> {
@@ -62,16 +57,14 @@ impl LocalReader {
                     break;
                 }
                 from = batch.next;
-                messages.extend(batch.records.into_iter().take(most - messages.len()).map(|record| Received {
-                    partition,
-                    offset: record.offset as i64,
-                    append_time: record.time,
-                    message: frame::decode(&record.body),
-                }));
+                messages.extend(batch.records.into_iter().take(most - messages.len()));
             }
             Ok(messages)
         })
-        .await
+        .await?
+        .into_iter()
+        .map(|record| received(partition, record))
+        .collect()
     }
 
     pub async fn rejected(&self, newest: usize) -> Result<Vec<RejectedRecord>, ConsumeError> {
@@ -107,6 +100,11 @@ impl LocalReader {
     async fn peek(&self, folder: PathBuf) -> Result<Peek, ConsumeError> {
         blocking(move || Peek::at(&folder)).await
     }
+}
+
+fn received(partition: i32, record: Record) -> Result<Received, ConsumeError> {
+    let message = frame::decode(&record.body).map_err(|newer| newer.at(partition, record.offset))?;
+    Ok(Received { partition, offset: record.offset as i64, append_time: record.time, message })
 }
 
 async fn blocking<T: Send + 'static>(
