@@ -9,6 +9,7 @@ mod whole {
     mod backfill;
     mod bad_input;
     mod broker;
+    mod damage;
     mod edge;
     mod fleet;
     mod kafka;

@@ -181,7 +181,8 @@ impl Edge {
         std::fs::write(self.folder.path().join(file), text).expect("the folder takes a file");
     }
 
-    fn dir(&self) -> &Path {
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
         self.folder.path()
     }
 

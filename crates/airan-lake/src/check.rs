@@ -3,76 +3,25 @@
 //! Reads every record, every Delta log and every live file whole, and nothing that this process remembers. Safe beside running
 //! writers, publishers and rewritings: what they add or take meanwhile is left out.
 
+mod report;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use object_store::path::Path;
 use parquet::file::reader::FileReader;
 use parquet::file::serialized_reader::SerializedFileReader;
 
+pub use self::report::{CheckReport, Problem, Repair};
+use self::report::{LOG, NEVER, PASS, PUBLISH, RECORDS_FIRST, RESTORE};
 use crate::claim::read_state;
 use crate::delta::DeltaTable;
 use crate::files::{Live, Places, is_above, named, read_live};
 use crate::lake::Lake;
 use crate::layout::{self, Shard};
+use crate::lost::{Trimmed, table_of};
 use crate::record::{self, ReadError, Record};
 use crate::schema;
 use crate::seal::Checksum;
-
-/// What a check found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CheckReport {
-    /// Shards.
-    pub shards: u64,
-    /// Commit records that are not trimmed.
-    pub records: u64,
-    /// Tables with a Delta log.
-    pub deltas: u64,
-    /// Files that count.
-    pub files: u64,
-    /// Of them, those that Delta names.
-    pub published: u64,
-    /// Rows in them.
-    pub rows: u64,
-    /// Bytes of them.
-    pub bytes: u64,
-    /// Parquet files in object-store tables that nothing names: left by crashes, or taken out less than a day ago. Harmless
-    /// to every exact reader.
-    pub orphans: u64,
-    /// What is wrong; empty in a sound lake.
-    pub problems: Vec<Problem>,
-}
-
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// `K1`, `K2` or `S1`.
-    pub invariant: &'static str,
-    /// Where.
-    pub path: String,
-    /// What is wrong.
-    pub what: String,
-    /// What to do about it.
-    pub repair: &'static str,
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}: {}; {}", self.invariant, self.path, self.what, self.repair)
-    }
-}
-
-const RESTORE: &str = "restore it from a copy of the lake; its rows are read again only if the bus still holds them";
-const NEVER: &str = "stop the shard and restore the records from a copy: no release writes this";
-const RECLAIM: &str = "start the processor of this shard: claiming finishes what a crash left";
-const PASS: &str = "run `airan lake expire`: it finishes what a crash left";
-const LOG: &str =
-    "restore the table's `_delta_log` folder from a copy of the lake; until then its published rows cannot be read";
-
-impl CheckReport {
-    fn add(&mut self, invariant: &'static str, path: impl ToString, what: impl ToString, repair: &'static str) {
-        self.problems.push(Problem { invariant, path: path.to_string(), what: what.to_string(), repair });
-    }
-}
 
 impl Lake {
     /// Verifies S1, K1 and K2 over the whole lake.
@@ -86,10 +35,11 @@ impl Lake {
         let placed = self.placed(&tables).await?;
         let mut unpublished = Vec::new();
         let mut newest = HashMap::new();
+        let mut trimmed = Trimmed::default();
         let mut written = BTreeSet::new();
         for shard in record::shards(self.store()).await? {
             report.shards += 1;
-            let records = self.check_records(&shard, &mut report).await?;
+            let records = self.check_records(&shard, &mut trimmed, &mut report).await?;
             newest.insert(shard, records.last().map_or(0, |record| record.n));
             written.extend(records.last().into_iter().flat_map(|record| record.newest_ts.keys().cloned()));
             unpublished.extend(records.iter().flat_map(named));
@@ -101,6 +51,13 @@ impl Lake {
             let path = layout::delta_log(table);
             if !report.problems.iter().any(|problem| problem.path == path.as_ref()) {
                 report.add("S1", path, "the table's records are trimmed, and it has no Delta log", LOG);
+            }
+        }
+        let lost = trimmed.lost(&placed, |table| deltas.contains_key(table));
+        for table in &lost {
+            let path = layout::delta_log(table);
+            if !report.problems.iter().any(|problem| problem.path == path.as_ref()) {
+                report.add("S1", path, "it is gone, and files of the table whose records are trimmed are there", LOG);
             }
         }
         unpublished.retain(|live| is_above(&deltas, live));
@@ -118,7 +75,9 @@ impl Lake {
             let newest = file.shard().and_then(|shard| newest.get(&shard).copied()).unwrap_or_default();
             self.check_file(file, &places, newest, &mut report).await?;
         }
-        self.check_places(&placed, &all, &live, &newest, &mut report).await?;
+        // What no log can tell of is no file that nothing names.
+        let told: Vec<Path> = placed.into_iter().filter(|path| !lost.contains(table_of(path))).collect();
+        self.check_places(&told, &all, &live, &newest, &mut report).await?;
         Ok(report)
     }
 
@@ -170,13 +129,19 @@ impl Lake {
     }
 
     /// K1 and K2 of one shard.
-    async fn check_records(&self, shard: &Shard, report: &mut CheckReport) -> Result<Vec<Record>, ReadError> {
+    async fn check_records(
+        &self,
+        shard: &Shard,
+        trimmed: &mut Trimmed,
+        report: &mut CheckReport,
+    ) -> Result<Vec<Record>, ReadError> {
         let mut records: Vec<Record> = Vec::new();
         let listed = match record::listed(self.store(), shard).await {
             Err(ReadError::Store(error)) => return Err(error.into()),
             Err(_) => record::listed_once(self.store(), shard).await?,
             Ok(listed) => listed,
         };
+        trimmed.add(shard, listed.trimmed);
         let mut expected = listed.trimmed + 1;
         for n in listed.numbers {
             let path = shard.record(n);
@@ -250,7 +215,7 @@ impl Lake {
         report.rows += live.file.rows;
         report.bytes += live.file.bytes;
         if path != live.stored(self.store()) && live.origin.is_some_and(|origin| origin.n < newest) {
-            report.add("S1", &path, "it still waits in staging", RECLAIM);
+            report.add("S1", &path, "it still waits in staging", PUBLISH);
         }
         let bytes = match read_live(self, &path, live).await {
             Ok(bytes) => bytes,
@@ -287,12 +252,16 @@ impl Lake {
         report: &mut CheckReport,
     ) -> Result<(), ReadError> {
         let most = newest.values().copied().max().unwrap_or_default();
+        let repair = match report.problems.iter().any(|problem| problem.path.starts_with(layout::COMMITS)) {
+            true => RECORDS_FIRST,
+            false => PASS,
+        };
         for path in placed.iter().filter(|path| !named.contains(path.as_ref())) {
             // On an object store one above the newest record may be a commit at work.
             let is_settled = layout::commit_number(path).is_none_or(|n| n <= most);
             match self.store().staged() {
                 true if self.store().size(path).await?.is_some() => {
-                    report.add("S1", path, "nothing names it, and a glob reads it", PASS);
+                    report.add("S1", path, "nothing names it, and a glob reads it", repair);
                 }
                 false if layout::is_ours(path) && is_settled => report.orphans += 1,
                 _ => {}

@@ -44,6 +44,7 @@ mod head;
 mod kept;
 mod lake;
 mod layout;
+mod lost;
 mod metrics;
 mod order;
 #[cfg(test)]
@@ -69,7 +70,7 @@ mod testing;
 mod trim;
 mod writer;
 
-pub use check::{CheckReport, Problem};
+pub use check::{CheckReport, Problem, Repair};
 pub use claim::{ClaimError, Recovered};
 pub use commit::{Commit, CommitError, CommitSummary, TableKind, TableRows};
 pub use compact::{CompactReport, PlannedMerge};

@@ -17,6 +17,7 @@ use crate::delta::{Change, DeltaError, DeltaTable};
 use crate::files::{Live, Places, is_above, load_all, named};
 use crate::lake::Lake;
 use crate::layout::{self, Shard};
+use crate::lost::Trimmed;
 use crate::record::{self, ReadError, Run};
 use crate::seal::Damaged;
 use crate::writer::give_place;
@@ -52,9 +53,10 @@ impl Lake {
     /// If the records cannot be read. A table that fails is in the report and holds up no other.
     pub async fn publish(&self, now: Micros) -> Result<PublishReport, ReadError> {
         let runs = record::runs(self.store()).await?;
+        let trimmed = Trimmed::of(&runs);
         let mut report = PublishReport::default();
         for (table, files) in by_table(&runs) {
-            if let Err(error) = self.publish_table(&table, files, now, &mut report).await {
+            if let Err(error) = self.publish_table(&table, files, &trimmed, now, &mut report).await {
                 self.metrics().publish_failures.inc();
                 let reason = causes(&error);
                 tracing::warn!(table, reason, "not published: trying again with the next pass");
@@ -71,6 +73,7 @@ impl Lake {
         &self,
         table: &str,
         mut files: Vec<Live>,
+        trimmed: &Trimmed,
         now: Micros,
         report: &mut PublishReport,
     ) -> Result<(), DeltaError> {
@@ -82,6 +85,9 @@ impl Lake {
             });
             if files.is_empty() {
                 return Ok(());
+            }
+            if delta.version().is_none() {
+                self.refuse_lost_log(table, trimmed).await?;
             }
             let part = whole_records(&files);
             self.hold(&part).await?;

@@ -174,14 +174,17 @@ impl Lake {
         Ok(())
     }
 
-    /// In this order.
+    /// In this order. Tables without a Delta log are left out: nothing of theirs was ever taken out, and where the log is lost, what it
+    /// named must stay (`lost.rs`).
     async fn names_then_counted(&self, tables: &[String]) -> Result<(BTreeMap<String, Names>, Counted), ReadError> {
         let mut names = BTreeMap::new();
         for table in tables {
             let of = Names::of(self.store(), table).await?;
             names.insert(table.clone(), of);
         }
-        Ok((names, counted(self, None).await?))
+        let counted = counted(self, None).await?;
+        names.retain(|table, _| counted.deltas.contains_key(table));
+        Ok((names, counted))
     }
 
     async fn settle_places(

@@ -151,3 +151,22 @@ pub(crate) async fn assert_sound(lake: &Lake) {
     let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
     assert!(problems.is_empty(), "{problems:#?}");
 }
+
+/// The folder as it is now, once more.
+pub(crate) fn copy(folder: &FsPath) -> tempfile::TempDir {
+    let copied = tempfile::tempdir().unwrap();
+    copy_to(folder, copied.path());
+    copied
+}
+
+fn copy_to(from: &FsPath, to: &FsPath) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        match path.is_dir() {
+            true => copy_to(&path, &to),
+            false => std::fs::copy(&path, &to).map(|_| ()).unwrap(),
+        }
+    }
+}

@@ -24,6 +24,9 @@ pub enum LakeCommand {
         printed: Printed,
     },
     /// Checks that records, Delta logs, files and shard states agree; reads every file whole
+    ///
+    /// Changes nothing. Each thing that is wrong is a line: the invariant, where, what, and the command that repairs it, or that
+    /// none does and what to restore.
     Check {
         #[command(flatten)]
         settings: Settings,
