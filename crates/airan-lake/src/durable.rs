@@ -168,6 +168,7 @@ impl Folders {
 
     /// Gives `from` the name `to` as well, if nothing has it. The folder is synced also where the name was taken: the
     /// taker may be an earlier attempt of ours whose sync failed.
+    #[cfg_attr(test, track_caller)]
     fn link(&self, from: &FsPath, to: &FsPath) -> io::Result<()> {
         let folder = to.parent().unwrap_or(&self.root);
         self.make(folder)?;
