@@ -428,3 +428,62 @@ fn over_disk(store: &Arc<FaultyStore>, folder: &std::path::Path) -> Lake {
     let store = crate::store::Store::over(Arc::clone(store) as _, true);
     Lake::over(store, crate::testing::settings(folder), crate::testing::clock()).unwrap()
 }
+
+/// What `/metrics` says of a table: its files and their bytes.
+fn exported(registry: &prometheus::Registry, table: &str) -> (u64, u64) {
+    let of = |name: &str| {
+        let families = registry.gather();
+        let family = families.iter().find(|family| family.name() == name).unwrap_or_else(|| panic!("no {name}"));
+        let is_of = |metric: &&prometheus::proto::Metric| metric.get_label()[0].value() == table;
+        let metric = family.get_metric().iter().find(is_of).unwrap_or_else(|| panic!("no {name} of {table}"));
+        assert_eq!((metric.get_label().len(), metric.get_label()[0].name()), (1, "table"));
+        metric.get_gauge().get_value() as u64
+    };
+    (of("airan_lake_table_files"), of("airan_lake_table_bytes"))
+}
+
+/// What there is of a table.
+async fn there(lake: &Lake, table: &str) -> (u64, u64) {
+    let files = lake.files(table).await.unwrap();
+    (files.len() as u64, files.iter().map(|file| file.bytes).sum())
+}
+
+/// Scenario: commits to two tables of which one cannot be published, then can; compaction; retention that takes everything of one table
+/// out; each with a pass of publishing after it.
+/// Guarantees: the exported numbers of files and bytes of each table are those of the files that count, published or not, whatever became
+/// of them.
+#[tokio::test]
+async fn files_and_bytes_of_each_table_are_exported() {
+    let (lake, store) = faulty_object();
+    let registry = prometheus::Registry::new();
+    lake.metrics().register(&registry).unwrap();
+    let mut writer = claim(&lake).await;
+    for at in 0..4i64 {
+        let mut tables = vec![rows("t", at * 10..at * 10 + 10)];
+        tables.extend((at < 2).then(|| rows("u", at..at + 1)));
+        writer.commit(&commit(at + 1, tables)).await.unwrap();
+    }
+    store.next(1, Op::Put, "u/_delta_log", Fault::Before);
+    let report = lake.publish(crate::testing::clock().now()).await.unwrap();
+    assert_eq!((report.failures.len(), report.files), (1, 4));
+    let is_exported = async |files: [u64; 2]| {
+        for (table, files) in ["t", "u"].into_iter().zip(files) {
+            let wanted = there(&lake, table).await;
+            assert_eq!((wanted.0, exported(&registry, table)), (files, wanted), "{table}");
+        }
+    };
+    is_exported([4, 2]).await;
+    let now = crate::testing::clock().now();
+    lake.publish(now).await.unwrap();
+    is_exported([4, 2]).await;
+    let compacted = lake.compact(Some("t"), now, |_| {}).await.unwrap();
+    assert_eq!((compacted.merges, compacted.files_in), (1, 4));
+    lake.publish(now).await.unwrap();
+    is_exported([1, 2]).await;
+    let delta = DeltaTable::load(&lake, "u").await.unwrap().unwrap();
+    let remove = delta.files().map(|live| live.file.path.clone()).collect();
+    let mut delta = delta;
+    delta.commit(Change { operation: "expire", remove, ..Change::default() }, now).await.unwrap();
+    lake.publish(now).await.unwrap();
+    is_exported([1, 0]).await;
+}

@@ -322,3 +322,46 @@ async fn a_merge_that_wakes_up_after_a_day_cannot_name_its_file() {
     assert_eq!(ids(&lake, "host").await, (0..40).collect::<Vec<_>>());
     assert_sound(&lake).await;
 }
+
+/// Scenario: a hundred files of a day that is over, each a hundredth of some targets; for each target a lake that is told it.
+/// Guarantees: the files made are as large as the setting says: none above it, all but the one of what is left over at least half of it,
+/// and so there are as many as the bytes ask for; each row is in one.
+#[tokio::test]
+async fn the_files_made_are_of_the_size_that_is_set() {
+    const FILES: i64 = 100;
+    const ROWS: i64 = 1_000;
+    for target in [64u64 << 10, 128 << 10, 512 << 10] {
+        let store = FaultyStore::in_memory();
+        let mut settings = crate::testing::settings(FsPath::new("memory"));
+        settings.compaction.target_bytes = target.into();
+        let store = crate::store::Store::over(Arc::clone(&store) as _, false);
+        let lake = Lake::over(store, settings, clock()).unwrap();
+        let mut writer = claim(&lake).await;
+        for at in 0..FILES {
+            // Values that nothing makes smaller: bytes of a merge are those of its inputs.
+            let ids: Vec<i64> =
+                (at * ROWS..(at + 1) * ROWS).map(|id| id.wrapping_mul(-7_046_029_254_386_353_131)).collect();
+            let site: ArrayRef = Arc::new(StringArray::from_iter_values(ids.iter().map(|_| "s")));
+            let columns = [
+                ("ts", times(&vec![at * SECOND; ids.len()])),
+                ("site", site),
+                ("id", Arc::new(Int64Array::from(ids)) as _),
+            ];
+            writer.commit(&commit(at + 1, vec![raw("host", &columns)])).await.unwrap();
+        }
+        lake.publish(now()).await.unwrap();
+        let before: u64 = lake.files("host").await.unwrap().iter().map(|file| file.bytes).sum();
+        assert!((before / FILES as u64) < target / 4, "small files");
+        let report = compact(&lake).await;
+        assert_eq!((report.rows_in >= (FILES * ROWS) as u64, report.rows_in), (true, report.rows_out));
+        let files = lake.files("host").await.unwrap();
+        let after: u64 = files.iter().map(|file| file.bytes).sum();
+        let small = files.iter().filter(|file| file.bytes < target / 2).count();
+        let sizes: Vec<u64> = files.iter().map(|file| file.bytes).collect();
+        assert!(small <= 1 && sizes.iter().all(|bytes| *bytes <= target), "{sizes:?} of {target}");
+        let count = files.len() as u64;
+        assert!((after.div_ceil(target)..=after / (target / 2) + 1).contains(&count), "{sizes:?} of {target}");
+        assert_eq!(files.iter().map(|file| file.rows).sum::<u64>(), (FILES * ROWS) as u64);
+        assert_sound(&lake).await;
+    }
+}

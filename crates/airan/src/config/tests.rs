@@ -49,6 +49,8 @@ fn defaults_alone_fill_every_setting() {
     let role = load_text(None, Mode::Role, None, &SOURCES).unwrap_or_else(|e| panic!("{e}")).config;
     assert_eq!(role.processor.commit.interval, duration("60s"));
     assert_eq!(role.lake.raw_retention, duration("30d"));
+    // Small files become files of 128 MiB (half of it, below which one is still merged) to 256 MiB.
+    assert_eq!((role.lake.compaction.on, role.lake.compaction.target_bytes.get()), (true, 256 << 20));
     assert_eq!(role.gateway.request.bytes.get(), 16 << 20);
     assert_eq!(role.agent.scrape.samples, 50_000);
     assert!(matches!(role.bus, BusSettings::Local(_)));
@@ -267,6 +269,8 @@ fn values_that_cannot_work_are_refused_at_their_place() {
             "agent:\n  targets:\n    - {name: a, url: 'http://a', interval: 0s}\n",
             "site.yaml:3:44: agent.targets.0.interval: ",
         ),
+        ("lake: {compaction: {target_bytes: 127MiB}}\n", "lake.compaction.target_bytes: must be 128MiB to 512MiB"),
+        ("lake: {compaction: {target_bytes: 513MiB}}\n", "lake.compaction.target_bytes: must be 128MiB to 512MiB"),
         ("admin: {listen: '0.0.0.0:1'}\n", "site.yaml:1:17: admin.listen: "),
         ("inventory: {reload: 0s}\n", "site.yaml:1:21: inventory.reload: "),
         (
