@@ -145,7 +145,7 @@ impl State {
                     partition,
                     offset: record.offset as i64,
                     append_time: record.time,
-                    message: frame::decode(&record.body),
+                    message: frame::decode(&record.body).expect("a message of this release"),
                 }));
             }
         }
