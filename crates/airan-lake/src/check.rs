@@ -35,7 +35,7 @@ impl Lake {
         let placed = self.placed(&tables).await?;
         let mut unpublished = Vec::new();
         let mut newest = HashMap::new();
-        let mut trimmed = Trimmed::default();
+        let mut trimmed = Trimmed::new(self.store());
         let mut written = BTreeSet::new();
         for shard in record::shards(self.store()).await? {
             report.shards += 1;
@@ -57,7 +57,7 @@ impl Lake {
         for table in &lost {
             let path = layout::delta_log(table);
             if !report.problems.iter().any(|problem| problem.path == path.as_ref()) {
-                report.add("S1", path, "it is gone, and files of the table whose records are trimmed are there", LOG);
+                report.add("S1", path, "it is gone, and files of the table that only it can name are there", LOG);
             }
         }
         unpublished.retain(|live| is_above(&deltas, live));

@@ -237,50 +237,44 @@ async fn a_lost_or_wrong_delta_log_is_found() {
     assert!(what.contains("record 9"), "{what}");
 }
 
-/// Scenario: the Delta log of a table is lost while records that are not trimmed name other files of it; on a local disk and in an object
-/// store; then the processor commits on, and publishing and retention run, long after; then the log is restored.
+/// Scenario: the Delta log of a table is lost while records that are not trimmed name other files of it; then the processor commits on, and publishing and retention run, long after; then the log is restored.
 /// Guarantees: the check names the log and tells nobody to delete what it named; no new log begins, and nothing of the table is deleted;
 /// other tables go on; with the log every row is there again.
 #[tokio::test]
 async fn a_lost_log_costs_no_row() {
-    for is_local in [true, false] {
-        let folder = tempfile::tempdir().unwrap();
-        let (lake, store) = if is_local { faulty_local(folder.path()) } else { faulty_object() };
-        let mut writer = claim(&lake).await;
-        let mut add = async |at: i64| {
-            let tables = ["t", "u"].map(|table| rows(table, at * 10..at * 10 + 10)).into();
-            writer.commit(&commit((at + 1) * 10, tables)).await.unwrap();
-        };
-        for at in 0..3 {
-            add(at).await;
-        }
-        lake.publish(0).await.unwrap();
-        add(3).await;
-        let first = layout::delta_commit("t", 0);
-        let log = lake.store().read(&first).await.unwrap().unwrap();
-        lake.store().remove(&first).await.unwrap();
-        let other = |store: &Arc<FaultyStore>| match is_local {
-            true => crate::testing::faulty_local(folder.path()).0,
-            false => crate::testing::over(store),
-        };
-        let lake = other(&store);
-        let problems = lake.check().await.unwrap().problems;
-        let told: Vec<_> = problems.iter().map(|problem| (problem.path.clone(), problem.repair)).collect();
-        assert_eq!(told, [(layout::delta_log("t").to_string(), LOG)], "local {is_local}");
-        let later = 200 * 365 * airan_model::time::DAY;
-        for now in [0, later] {
-            let report = lake.publish(now).await.unwrap();
-            let [(table, reason)] = &report.failures[..] else { panic!("{report:?}") };
-            assert!(table == "t" && reason.contains("restore it from a copy"), "{reason}");
-            assert_eq!(lake.vacuum(now, None).await.unwrap().orphans, 0);
-        }
-        add(4).await;
-        lake.store().create(&first, log).await.unwrap();
-        let lake = other(&store);
-        lake.publish(0).await.unwrap();
-        assert_sound(&lake).await;
-        for table in ["t", "u"] {
-            assert_eq!(crate::testing::ids(&lake, table).await, (0..50).collect::<Vec<_>>(), "local {is_local}");
-        }
+    let folder = tempfile::tempdir().unwrap();
+    let (lake, _) = faulty_local(folder.path());
+    let mut writer = claim(&lake).await;
+    let mut add = async |at: i64| {
+        let tables = ["t", "u"].map(|table| rows(table, at * 10..at * 10 + 10)).into();
+        writer.commit(&commit((at + 1) * 10, tables)).await.unwrap();
+    };
+    for at in 0..3 {
+        add(at).await;
+    }
+    lake.publish(0).await.unwrap();
+    add(3).await;
+    let first = layout::delta_commit("t", 0);
+    let log = lake.store().read(&first).await.unwrap().unwrap();
+    lake.store().remove(&first).await.unwrap();
+    let other = || crate::testing::faulty_local(folder.path()).0;
+    let lake = other();
+    let problems = lake.check().await.unwrap().problems;
+    let told: Vec<_> = problems.iter().map(|problem| (problem.path.clone(), problem.repair)).collect();
+    assert_eq!(told, [(layout::delta_log("t").to_string(), LOG)]);
+    let later = 200 * 365 * airan_model::time::DAY;
+    for now in [0, later] {
+        let report = lake.publish(now).await.unwrap();
+        let [(table, reason)] = &report.failures[..] else { panic!("{report:?}") };
+        assert!(table == "t" && reason.contains("restore it from a copy"), "{reason}");
+        assert_eq!(lake.vacuum(now, None).await.unwrap().orphans, 0);
+    }
+    add(4).await;
+    lake.store().create(&first, log).await.unwrap();
+    let lake = other();
+    lake.publish(0).await.unwrap();
+    assert_sound(&lake).await;
+    for table in ["t", "u"] {
+        assert_eq!(crate::testing::ids(&lake, table).await, (0..50).collect::<Vec<_>>());
     }
 }

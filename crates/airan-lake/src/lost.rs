@@ -1,8 +1,10 @@
 //! A Delta log that is gone, though files were published: by a hand that deleted it, or a store that lost it.
 //!
-//! From the table alone nobody can tell that from a table that never was published. What tells is a file whose record has been
-//! trimmed: trimming waits for the log. As long as the log is lost, nothing of the table may be deleted for being named by nothing, and
-//! no new log may begin: the files would be lost with it.
+//! From the table alone nobody can tell that from a table that never was published. What tells is a file that compaction or an erasure
+//! made, for they take published files; and on a local disk a file whose record has been trimmed, for there a file gets its place
+//! after its record, and trimming waits for the log. Not so in an object store: a writer that was fenced leaves files there, of a number
+//! that another's record had. As long as the log is lost, nothing of the table may be deleted for being named by nothing, and no new
+//! log may begin: the files would be lost with it.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,20 +14,29 @@ use crate::lake::Lake;
 use crate::layout::{self, Shard};
 use crate::record::{ReadError, Run};
 use crate::seal::Damaged;
+use crate::store::Store;
 
 /// Of each partition, up to which number records have been trimmed, in the topic where most were.
-#[derive(Debug, Default)]
-pub(crate) struct Trimmed(HashMap<i32, u64>);
+#[derive(Debug)]
+pub(crate) struct Trimmed {
+    up_to: HashMap<i32, u64>,
+    /// Whether a file that has its place has a record.
+    is_staged: bool,
+}
 
 impl Trimmed {
-    pub(crate) fn of(runs: &[Run]) -> Trimmed {
-        let mut trimmed = Trimmed::default();
+    pub(crate) fn new(store: &Store) -> Trimmed {
+        Trimmed { up_to: HashMap::new(), is_staged: store.staged() }
+    }
+
+    pub(crate) fn of(store: &Store, runs: &[Run]) -> Trimmed {
+        let mut trimmed = Trimmed::new(store);
         runs.iter().for_each(|run| trimmed.add(&run.shard, run.listed.trimmed));
         trimmed
     }
 
     pub(crate) fn add(&mut self, shard: &Shard, n: u64) {
-        let most = self.0.entry(shard.partition).or_default();
+        let most = self.up_to.entry(shard.partition).or_default();
         *most = n.max(*most);
     }
 
@@ -33,10 +44,10 @@ impl Trimmed {
     fn needs_log(&self, place: &Path) -> bool {
         let is_rewritten = place.filename().is_some_and(|name| name.starts_with(layout::REWRITTEN));
         let is_trimmed = || {
-            let most = layout::partition_of(place).and_then(|partition| self.0.get(&partition));
+            let most = layout::partition_of(place).and_then(|partition| self.up_to.get(&partition));
             most.zip(layout::commit_number(place)).is_some_and(|(most, n)| n <= *most)
         };
-        is_rewritten || is_trimmed()
+        is_rewritten || (self.is_staged && is_trimmed())
     }
 
     /// The tables of `placed` that have no log, and a file that only a log can name.
@@ -59,7 +70,8 @@ impl Lake {
         if trimmed.lost(&placed, |_| false).is_empty() {
             return Ok(());
         }
-        let reason = "it is gone, and files of the table whose records are trimmed are there: restore it from a copy of the lake";
+        let reason =
+            "it is gone, and files of the table that only it can name are there: restore it from a copy of the lake";
         Err(Damaged { path: layout::delta_log(table).to_string(), reason: reason.to_owned() }.into())
     }
 }

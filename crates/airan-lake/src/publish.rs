@@ -53,7 +53,7 @@ impl Lake {
     /// If the records cannot be read. A table that fails is in the report and holds up no other.
     pub async fn publish(&self, now: Micros) -> Result<PublishReport, ReadError> {
         let runs = record::runs(self.store()).await?;
-        let trimmed = Trimmed::of(&runs);
+        let trimmed = Trimmed::of(self.store(), &runs);
         let mut report = PublishReport::default();
         for (table, files) in by_table(&runs) {
             if let Err(error) = self.publish_table(&table, files, &trimmed, now, &mut report).await {
