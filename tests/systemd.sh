@@ -89,9 +89,9 @@ YAML
 strace -f -qq --seccomp-bpf -e 'trace=!read,write,futex,epoll_wait,recvfrom,sendto' -o "$work/calls.txt" \
     "$airan" up --demo --config "$work/up.yaml" --data "$work/data" >"$work/airan.log" 2>&1 &
 tracer=$!
-# strace itself takes no signal but 9, and its child would outlive it.
+# strace itself takes no signal but 9, and its child would outlive it. Its first children are trials of its own, gone at once.
 for _ in $(seq 100); do
-    child=$(pgrep -P "$tracer" || true)
+    child=$(pgrep -x -P "$tracer" "$(basename "$airan" | cut -c1-15)" || true)
     [ -z "$child" ] || break
     sleep 0.1
 done
