@@ -255,3 +255,53 @@ async fn a_window_that_is_left_without_a_group_is_no_longer_shown() {
     let checked = fresh.check().await.unwrap();
     assert!(checked.problems.is_empty(), "{:?}", checked.problems);
 }
+
+/// Scenario: a pipeline gets windows of twice the width, and the past is computed again, twice; then the width is as it was.
+/// Guarantees: nobody sees a row in windows of two widths: those of the width before are said to be without a group, once, with
+/// their own end, and all rows are in the windows of now.
+#[tokio::test]
+async fn windows_of_another_width_leave_with_a_backfill() {
+    let site = Site::new(1);
+    let lake = site.lake().await;
+    site.bus.append(0, site.rows(0..60));
+    let running = site.start(&lake).await;
+    until_latest(&lake, &[(0, 10, 9, 0), (10, 10, 10, 0), (20, 10, 10, 0), (30, 10, 10, 0)]).await;
+    running.stop().await;
+    let sql = "SELECT tumble(ts, INTERVAL '20 seconds') AS window_start, site, node, part, count(level) AS readings,
+        sum(level) AS level_sum, max(level) AS level_max, sum(total_increase) AS total,
+        sum(total_increase_seconds) AS total_seconds, sum(whole_increase) AS whole
+        FROM meter GROUP BY tumble(ts, INTERVAL '20 seconds'), site, node, part";
+    let wider = crate::testing::pipeline(&site.catalog, "meters", sql, " []").await;
+    let again = async |pipeline: &crate::setup::Pipeline| {
+        let request = airan_lake::Request::new(airan_lake::RequestReason::Backfill, T0, T0 + 40_000_000, 0);
+        let pipelines = vec![pipeline.clone()];
+        crate::restate_offline(&lake, &site.settings, &site.catalog, pipelines, "memory", &request).await.unwrap()
+    };
+    // (start, seconds, revision) of the rows that `filter` leaves.
+    let windows = async |table: &str, filter: &str| {
+        let context = airan_window::session_context();
+        lake.register(&context).await.unwrap();
+        let sql = format!(
+            "SELECT (CAST(window_start AS BIGINT) - {T0}) / 1000000, (CAST(window_end AS BIGINT) - CAST(window_start AS BIGINT)) / 1000000, \
+             revision FROM {table} WHERE {filter} ORDER BY 1, 3"
+        );
+        let mut found = Vec::new();
+        for batch in context.sql(&sql).await.unwrap().collect().await.unwrap() {
+            let column = |index: usize| {
+                let column = arrow::compute::cast(batch.column(index), &arrow::datatypes::DataType::Int64).unwrap();
+                arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(&column).values().to_vec()
+            };
+            let (start, seconds, revision) = (column(0), column(1), column(2));
+            found.extend((0..batch.num_rows()).map(|row| (start[row], seconds[row], revision[row])));
+        }
+        found
+    };
+    for revision in 1..3 {
+        again(&wider).await;
+        assert_eq!(windows("meters_latest", "true").await, [(0, 20, revision), (20, 20, revision)]);
+        assert_eq!(windows("meters", "emptied").await, [(10, 10, 1), (30, 10, 1)]);
+        assert_eq!(latest(&lake).await.iter().map(|row| row.1).collect::<Vec<_>>(), [20, 20]);
+    }
+    again(&meters(&site.catalog).await).await;
+    assert_eq!(windows("meters_latest", "true").await, [(0, 10, 3), (10, 10, 2), (20, 10, 3), (30, 10, 2)]);
+}

@@ -22,8 +22,9 @@ use foldhash::fast::RandomState;
 use crate::completeness::REVISION;
 use crate::restate::emptied::EMPTIED;
 
-/// Column of window tables.
+/// Columns of window tables.
 const WINDOW_START: &str = "window_start";
+const WINDOW_END: &str = "window_end";
 
 /// What is newest of a window of a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub(crate) struct Newest {
     pub revision: i64,
     /// It says that no group is left.
     pub is_emptied: bool,
+    /// The latest end of a window that ever began there.
+    pub end: Micros,
     pub region: Option<Box<str>>,
 }
 
@@ -91,7 +94,11 @@ impl History {
         let filter = between(WINDOW_START, from, to).and(any_of(schema::SITE, sites.iter().copied()));
         let has = |name: &str| frame.schema().has_column_with_unqualified_name(name);
         let region = if has(schema::REGION) { column(schema::REGION) } else { lit(ScalarValue::Utf8(None)) };
-        let mut what = vec![max(column(REVISION)).alias(REVISION), max(region).alias(schema::REGION)];
+        let mut what = vec![
+            max(column(REVISION)).alias(REVISION),
+            max(region).alias(schema::REGION),
+            max(column(WINDOW_END)).alias(WINDOW_END),
+        ];
         // There once a window was left without a group.
         if has(EMPTIED) {
             what.push(max(column(REVISION)).filter(column(EMPTIED).is_true()).build()?.alias(EMPTIED));
@@ -101,8 +108,8 @@ impl History {
             let (site, start, revision) =
                 (text(&batch, 0)?, batch.column(1).as_primitive::<TimestampMicrosecondType>(), as_ints(&batch, 2)?);
             let (site, revision) = (site.as_string::<i32>(), revision.as_primitive::<Int64Type>());
-            let region = text(&batch, 3)?;
-            let emptied = if batch.num_columns() > 4 { Some(as_ints(&batch, 4)?) } else { None };
+            let (region, end) = (text(&batch, 3)?, batch.column(4).as_primitive::<TimestampMicrosecondType>());
+            let emptied = if batch.num_columns() > 5 { Some(as_ints(&batch, 5)?) } else { None };
             let emptied = emptied.as_ref().map(|emptied| emptied.as_primitive::<Int64Type>());
             for row in (0..batch.num_rows()).filter(|row| site.is_valid(*row)) {
                 let newest = if revision.is_valid(row) { revision.value(row) } else { 0 };
@@ -110,6 +117,7 @@ impl History {
                 let newest = Newest {
                     revision: newest,
                     is_emptied: emptied.is_some_and(|of| of.is_valid(row) && of.value(row) == newest),
+                    end: end.value(row),
                     region: region.is_valid(row).then(|| region.value(row).into()),
                 };
                 found.insert((site.value(row).into(), start.value(row)), newest);

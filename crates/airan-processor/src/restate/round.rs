@@ -19,7 +19,7 @@ use datafusion::error::DataFusionError;
 use crate::completeness::{Gaps, Received, ratio, stamped};
 use crate::marks::{Key, Why};
 use crate::restate::emptied::{self, Emptied};
-use crate::restate::history::{History, Revisions};
+use crate::restate::history::{History, Newest, Revisions};
 use crate::restate::order::EventOrder;
 use crate::restate::requests::{Part, Reached, Requests, Rest, rest};
 use crate::setup::{Pipeline, Setup};
@@ -545,17 +545,19 @@ impl<'a> Stretch<'a> {
         Ok(())
     }
 
-    /// Adds a row for each window that begins before `end`, had groups, and has none any more.
+    /// Adds a row for each window that begins before `end`, had groups, and has none any more: also for those that the pipeline
+    /// cut otherwise before, whose rows are in the windows of now.
     fn tell_emptied(&mut self, end: Micros) -> Result<(), RestateError> {
         let cut = self.of.plan.cut();
-        // A pipeline whose windows were cut otherwise before leaves those as they are.
-        let is_ours = |start: Micros| start < end && cut.pane_of(start).start == start;
+        let end_of = |start: Micros, newest: &Newest| {
+            if cut.pane_of(start).start == start { start.saturating_add(cut.size()) } else { newest.end }
+        };
         let left = self
             .revisions
             .iter()
-            .filter(|(key, newest)| is_ours(key.1) && !newest.is_emptied && !self.filled.contains(*key));
+            .filter(|(key, newest)| key.1 < end && !newest.is_emptied && !self.filled.contains(*key));
         let mut left: Vec<Emptied<'_>> =
-            left.map(|((site, start), newest)| (&**site, *start, start.saturating_add(cut.size()), newest)).collect();
+            left.map(|((site, start), newest)| (&**site, *start, end_of(*start, newest), newest)).collect();
         left.sort_by(|a, b| (a.1, a.0).cmp(&(b.1, b.0)));
         // Like results, a batch for each window.
         for of_window in left.chunk_by(|a, b| a.1 == b.1) {
