@@ -9,6 +9,11 @@
 //! A member with a `group.instance.id` is static: killed and started again within the session's timeout it gets its partitions
 //! back without a rebalance. librdkafka lets such a member close without a word, so that its partitions would lie idle until
 //! the timeout; one that closes in order therefore unsubscribes first, which does tell the group (`leave`).
+//!
+//! A static member that was cut off for longer than its session joins anew, and what it had asked before that may still reach the
+//! coordinator afterwards, under the member's old id: offsets it reported are sent again and again. The coordinator takes that for
+//! another process of the same name and fences, which librdkafka takes for fatal. Such a member is put away and another one joins in
+//! its place, once all shards have let go (`shut_out`); where nobody was cut off, or it goes on, it is what it looks like.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,6 +47,11 @@ const GIVE_UP_WITHIN: Duration = Duration::from_secs(3);
 /// From the answer to that question until the coordinator has heard of it: one request, sent when fetching has stopped. librdkafka
 /// does not say when that was; a machine with ten times the work it has cores for needed more than half a second.
 const UNTIL_TOLD: Duration = Duration::from_millis(1_500);
+/// For so long after it was lost, a membership may still be spoken for.
+const AFTER_LOSS: Duration = Duration::from_secs(60);
+/// How often a member that was shut out joins again within [`REJOINS_WITHIN`]. Two processes of one name would go on for ever.
+pub(super) const REJOINS: usize = 2;
+const REJOINS_WITHIN: Duration = Duration::from_secs(600);
 /// How often a leaving member looks for librdkafka's questions.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -70,6 +80,10 @@ pub(super) struct KafkaConsumer {
     // librdkafka could not read on somewhere, and it is not yet known where.
     has_lost_range: bool,
     is_told_down: bool,
+    // It was shut out, and joins again when nothing waits for `released`.
+    joins_again: bool,
+    // When it did so.
+    rejoined: VecDeque<Instant>,
 }
 
 /// What the callbacks noted.
@@ -85,6 +99,9 @@ struct Noted {
     // Partitions that librdkafka fetches, for the last unassignment when the consumer leaves.
     fetched: BTreeSet<i32>,
     is_leaving: bool,
+    // When the membership was lost; until it has partitions again nothing is reported for it.
+    lost: Option<Instant>,
+    is_lost: bool,
     // While leaving: librdkafka has asked for all partitions, and was answered.
     is_let_go: bool,
 }
@@ -146,6 +163,11 @@ impl ConsumerContext for Notes {
         if lost {
             tracing::warn!(?partitions, "membership was lost: the group gave the partitions away");
         }
+        // One that was lost by being fenced says nothing of the time before.
+        if lost && consumer.client().fatal_error().is_none() {
+            notes.lost = Some(Instant::now());
+        }
+        notes.is_lost = lost || (notes.is_lost && !is_assignment);
         if !notes.is_leaving && !is_empty {
             notes.events.push_back(match is_assignment {
                 true => Event::Assigned(partitions),
@@ -176,11 +198,7 @@ impl KafkaConsumer {
     /// Joins the group.
     pub fn join(shared: Arc<Shared>, contents: Contents) -> Result<KafkaConsumer, ConsumeError> {
         let inbox = Arc::<Inbox>::default();
-        let notes = Notes { topic: shared.topic.clone(), inbox: Arc::clone(&inbox), link: Arc::clone(&shared.link) };
-        let fatal = |reason: String| ConsumeError::Fatal { reason };
-        let consumer: StreamConsumer<Notes> =
-            shared.config.consumer.create_with_context(notes).map_err(|error| fatal(explain(error).to_string()))?;
-        consumer.subscribe(&[&shared.topic]).map_err(|error| fatal(producer::short(&error)))?;
+        let consumer = KafkaConsumer::member(&shared, &inbox)?;
         Ok(KafkaConsumer {
             shared,
             contents,
@@ -192,7 +210,56 @@ impl KafkaConsumer {
             deferred: BTreeMap::new(),
             has_lost_range: false,
             is_told_down: false,
+            joins_again: false,
+            rejoined: VecDeque::new(),
         })
+    }
+
+    /// A client that joins the group, and notes what happens in `inbox`.
+    fn member(shared: &Shared, inbox: &Arc<Inbox>) -> Result<StreamConsumer<Notes>, ConsumeError> {
+        let notes = Notes { topic: shared.topic.clone(), inbox: Arc::clone(inbox), link: Arc::clone(&shared.link) };
+        let fatal = |reason: String| ConsumeError::Fatal { reason };
+        let consumer: StreamConsumer<Notes> =
+            shared.config.consumer.create_with_context(notes).map_err(|error| fatal(explain(error).to_string()))?;
+        consumer.subscribe(&[&shared.topic]).map_err(|error| fatal(producer::short(&error)))?;
+        Ok(consumer)
+    }
+
+    /// Puts a member away that the group has fenced for what it had asked before it lost its membership. `None` where that cannot be
+    /// why, or has happened too often. Otherwise all its partitions are revoked, and it joins again when they are released.
+    fn shut_out(&mut self) -> Option<Event> {
+        let was_lost = self.inbox.notes().lost.is_some_and(|at| at.elapsed() < AFTER_LOSS);
+        self.rejoined.retain(|at| at.elapsed() < REJOINS_WITHIN);
+        if !(was_lost || self.shared.link.was_away()) || self.rejoined.len() >= REJOINS {
+            return None;
+        }
+        tracing::warn!(
+            name = self.shared.config.consumer.get(INSTANCE).unwrap_or_default(),
+            "the group has shut out this member, which was cut off: joining again"
+        );
+        self.rejoined.push_back(Instant::now());
+        self.joins_again = true;
+        let old = std::mem::take(&mut self.inbox);
+        old.notes().is_leaving = true;
+        if let Some(consumer) = self.consumer.take() {
+            // It has no membership that it could give up; its last words with the brokers may take a while.
+            let _ = std::thread::Builder::new().name("airan-leave".to_owned()).spawn(move || drop(consumer));
+        }
+        self.reading.clear();
+        self.deferred.clear();
+        self.has_lost_range = false;
+        let lost: Vec<i32> = std::mem::take(&mut self.assigned).into_iter().collect();
+        self.revoked.extend(&lost);
+        Some(if lost.is_empty() { Event::Idle } else { Event::Revoked(lost) })
+    }
+
+    /// Joins again, if it is to and can.
+    fn join_again(&mut self) -> Result<(), ConsumeError> {
+        if self.joins_again && self.revoked.is_empty() {
+            self.consumer = Some(Arc::new(KafkaConsumer::member(&self.shared, &self.inbox)?));
+            self.joins_again = false;
+        }
+        Ok(())
     }
 
     /// An event that a callback noted.
@@ -252,13 +319,14 @@ impl KafkaConsumer {
     fn heed(&mut self, consumer: &StreamConsumer<Notes>, error: &KafkaError) -> Result<Option<Event>, ConsumeError> {
         let reason = producer::short(error);
         if let Some((code, detail)) = consumer.client().fatal_error() {
+            if code == RDKafkaErrorCode::FencedInstanceId
+                && let Some(event) = self.shut_out()
+            {
+                return Ok(Some(event));
+            }
             let reason = match code {
                 RDKafkaErrorCode::FencedInstanceId => {
-                    let name = self.shared.config.consumer.get(INSTANCE).unwrap_or_default();
-                    format!(
-                        "another process has joined the group under the name of this one, `{name}`: give each processor a \
-                         processor.instance of its own"
-                    )
+                    fenced(self.shared.config.consumer.get(INSTANCE).unwrap_or_default(), self.shared.link.was_away())
                 }
                 code => format!("{code}: {detail}"),
             };
@@ -404,6 +472,12 @@ impl KafkaConsumer {
 impl Consumer for KafkaConsumer {
     async fn next(&mut self, wait: Duration) -> Result<Event, ConsumeError> {
         let deadline = Instant::now() + wait;
+        self.join_again()?;
+        if self.joins_again {
+            // Shards have yet to let go of what it had.
+            tokio::time::sleep_until(deadline).await;
+            return Ok(Event::Idle);
+        }
         let Some(consumer) = self.consumer.clone() else {
             return Err(ConsumeError::Fatal { reason: "the consumer has left".to_owned() });
         };
@@ -453,7 +527,6 @@ impl Consumer for KafkaConsumer {
     }
 
     fn released(&mut self, partitions: &[i32]) {
-        let Some(consumer) = &self.consumer else { return };
         let known: Vec<i32> =
             partitions.iter().copied().filter(|partition| self.reading.remove(partition).is_some()).collect();
         let mut notes = self.inbox.notes();
@@ -462,6 +535,7 @@ impl Consumer for KafkaConsumer {
             notes.fetched.remove(partition);
         }
         drop(notes);
+        let Some(consumer) = &self.consumer else { return };
         let list = list_of(&self.shared.topic, known);
         let _ = consumer.resume(&list);
         // Also when nothing of it was fetched: librdkafka waits for the answer.
@@ -480,7 +554,8 @@ impl Consumer for KafkaConsumer {
     fn report(&mut self, partition: i32, next_offset: i64) {
         let mut list = TopicPartitionList::new();
         let added = list.add_partition_offset(&self.shared.topic, partition, Offset::Offset(next_offset));
-        let Some(consumer) = &self.consumer else { return };
+        // The group has given it to another, and what is said now would be held against the member that joins anew.
+        let Some(consumer) = self.consumer.as_ref().filter(|_| !self.inbox.notes().is_lost) else { return };
         if let Err(error) = added.and_then(|()| consumer.commit(&list, CommitMode::Async)) {
             tracing::debug!(partition, next_offset, error = %producer::short(&error), "an offset could not be reported");
         }
@@ -524,6 +599,18 @@ impl Drop for KafkaConsumer {
     }
 }
 
+/// Why the group has fenced the static member `name`: it knows a later one of that name. That can be this process itself. Cut off for longer
+/// than its session it asks to join over and over, and where two of its requests arrive, the member that the first one made is fenced by the
+/// second. librdkafka takes that for fatal, and no member comes back from it.
+fn fenced(name: &str, was_away: bool) -> String {
+    let another =
+        "another process has joined it under this name (then give each processor a processor.instance of its own)";
+    let itself = "this process was cut off from the brokers for longer than its session and has joined twice (then start it again: it goes \
+                  on where it had committed)";
+    let (likely, other) = if was_away { (itself, another) } else { (another, itself) };
+    format!("the group has shut out `{name}`: either {likely}, or {other}")
+}
+
 /// A message with its place.
 pub(super) fn received(message: &BorrowedMessage<'_>) -> Received {
     let headers = message.headers();
@@ -539,5 +626,22 @@ fn at_its_place(message: &BorrowedMessage<'_>, meant: impl FnOnce(Bytes) -> Mess
         offset: message.offset(),
         append_time: message.timestamp().to_millis().map_or(0, |millis| Micros::from(millis) * 1_000),
         message: meant(payload),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guarantees: a member that is fenced is told both causes and what to do about each, in one line, and first the one that what is
+    /// known of the brokers speaks for.
+    #[test]
+    fn a_fenced_member_is_told_both_causes() {
+        for (was_away, first) in [(true, "this process was cut off"), (false, "another process has joined")] {
+            let told = fenced("p-1", was_away);
+            assert!(told.contains("`p-1`: either ") && told.contains(&format!("either {first}")), "{told}");
+            assert!(told.contains("start it again") && told.contains("processor.instance of its own"), "{told}");
+            assert!(!told.contains('\n') && !told.contains("  "), "{told}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! when they are back. Its callbacks only take notes; [`watch`] does the asking.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -13,6 +13,9 @@ use tokio::sync::Notify;
 
 /// Between two attempts to reach a broker that is away.
 const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// For so long after the brokers were found again, what goes wrong may come of their absence: a session, and a join after it.
+const A_WHILE: Duration = Duration::from_secs(60);
 
 /// What is known about the brokers.
 #[derive(Debug, Default)]
@@ -27,6 +30,8 @@ struct State {
     down: Option<String>,
     // The last thing that went wrong with any of them.
     last: Option<String>,
+    // When they were found to be there again.
+    back: Option<Instant>,
 }
 
 impl Link {
@@ -38,6 +43,12 @@ impl Link {
     /// The last thing that went wrong with a broker, in its own words.
     pub fn last(&self) -> Option<String> {
         self.state().last.clone()
+    }
+
+    /// Whether the brokers are away, or were a short while ago.
+    pub fn was_away(&self) -> bool {
+        let state = self.state();
+        state.down.is_some() || state.back.is_some_and(|back| back.elapsed() < A_WHILE)
     }
 
     /// Takes a note of an error.
@@ -67,7 +78,7 @@ impl Link {
         match (answer, state.down.is_some()) {
             (Ok(()), true) => {
                 tracing::info!("Kafka is back");
-                *state = State::default();
+                *state = State { back: Some(Instant::now()), ..State::default() };
             }
             (Ok(()), false) => state.last = None,
             (Err(error), was_down) => {
@@ -158,11 +169,13 @@ mod tests {
         link.note(Some(RDKafkaErrorCode::BrokerTransportFailure), "a:1: Connect failed (after 0ms in state CONNECT)");
         assert_eq!(link.down(), None);
         link.note(Some(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        assert!(!link.was_away());
         let again = async {
             while seen.lock().unwrap().len() < 3 {
                 tokio::time::sleep(ASK_EVERY).await;
             }
             assert_eq!(link.down(), None);
+            assert!(link.was_away());
             link.note(Some(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
         };
         tokio::join!(watching, again);

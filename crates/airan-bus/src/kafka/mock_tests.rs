@@ -7,7 +7,9 @@ use std::time::Duration;
 use airan_model::settings::Secret;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
+use super::consumer::REJOINS;
 use super::testing::{TURN, WAIT, assigned, message, out_of_range, read_until, rows, wanted};
 use super::*;
 use crate::Event;
@@ -242,6 +244,69 @@ async fn kafka_mock_a_broker_that_goes_away_is_told_and_waited_for() {
     let sent = bus.send(0, rows(2, 10)).await.unwrap();
     assert_eq!(read_until(&mut *consumer, 0, sent).await[&sent], 2);
     consumer.close().await;
+}
+
+/// Scenario: the coordinator forgets a static member, which joins anew, and takes an offset that it reports for that of a process of
+/// before; as often as it may, then once more. At last it does so to one that was never forgotten.
+/// Guarantees: the member is put away and another one goes on in its place, which reads from where it is sent; what is reported
+/// between the loss and the new membership is not sent; neither two processes of one name nor a coordinator that never relents make that
+/// go on for ever, and the end is told with the name and what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_mock_a_member_that_was_lost_and_fenced_joins_again() {
+    let cluster = cluster(2);
+    let bus = bus(&cluster, 2, &[("group.instance.id", "p-1")]);
+    bus.send(0, rows(0, 10)).await.unwrap();
+    let fence = || {
+        let fenced = RDKafkaRespErr::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID;
+        cluster.request_errors(RDKafkaApiKey::OffsetCommit, &[fenced]);
+    };
+    let revoked = |event| if let Event::Revoked(partitions) = event { Some(partitions) } else { None };
+    let mut consumer = bus.consumer().await.unwrap();
+    assert_eq!(assigned(&mut *consumer).await, [0, 1]);
+    for round in 0..=REJOINS {
+        cluster.request_errors(RDKafkaApiKey::Heartbeat, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID]);
+        let lost = wanted(&mut *consumer, "the loss", revoked).await;
+        assert_eq!(lost, [0, 1]);
+        fence();
+        // Were it sent, it would be fatal.
+        consumer.report(0, 1);
+        consumer.released(&lost);
+        assert_eq!(assigned(&mut *consumer).await, [0, 1]);
+        consumer.report(0, 1);
+        if round == REJOINS {
+            break;
+        }
+        let fenced = wanted(&mut *consumer, "the fence", revoked).await;
+        assert_eq!(fenced, [0, 1]);
+        assert!(matches!(consumer.seek(0, 0), Err(ConsumeError::NotAssigned { partition: 0 })));
+        assert!(matches!(consumer.next(TURN).await, Ok(Event::Idle)), "the shards have not let go");
+        consumer.released(&fenced);
+        assert_eq!(assigned(&mut *consumer).await, [0, 1]);
+        consumer.seek(0, 0).unwrap();
+        assert_eq!(message(&mut *consumer).await.offset, 0);
+    }
+    assert!(told_to_end(&mut *consumer).await.contains("`p-1`"));
+    consumer.close().await;
+
+    let mut consumer = bus.consumer().await.unwrap();
+    assert_eq!(assigned(&mut *consumer).await, [0, 1]);
+    fence();
+    consumer.report(0, 1);
+    let told = told_to_end(&mut *consumer).await;
+    assert!(told.contains("`p-1`") && told.contains("processor.instance"), "{told}");
+    consumer.close().await;
+}
+
+/// Why the consumer cannot go on.
+async fn told_to_end(consumer: &mut dyn Consumer) -> String {
+    let deadline = Instant::now() + WAIT;
+    loop {
+        assert!(Instant::now() < deadline, "the consumer goes on");
+        match consumer.next(TURN).await {
+            Err(ConsumeError::Fatal { reason }) => break reason,
+            event => assert!(!matches!(event, Ok(Event::Revoked(_))), "{event:?}"),
+        }
+    }
 }
 
 /// Scenario: opening where no broker is, dropped after a while.
