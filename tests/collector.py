@@ -4,9 +4,10 @@
 usage: collector.py AIRAN COLLECTOR KAFKA     (two binaries, and host:port of a broker that makes no topics by itself)
 
 Scenario: the Collector collects this host and takes points of all kinds over OTLP, and sends them on three ways at once: OTLP/gRPC, OTLP/HTTP
-and a topic of Kafka. In the middle `airan up` is killed (SIGKILL) and started again, twice; the Collector goes on by its own retries.
-Guarantees: by each way every point of the ledger is in the lake with its time and value, once; nothing else is; the Collector
-says itself that it has sent everything and failed nothing.
+and a topic of Kafka; events, with a log record among them that is none, by the first two. In the middle `airan up` is killed (SIGKILL) and
+started again, twice; the Collector goes on by its own retries.
+Guarantees: by each way every point of the ledger is in the lake with its time and value, once, and every event; nothing else is; the
+Collector says itself that it has sent everything and failed nothing, and of logs that are no events that they were refused.
 """
 import collections
 import json
@@ -22,7 +23,9 @@ from sums import check_sums
 
 REQUESTS = 300  # that are fed, 50 ms apart
 KILLS = (80, 180)
+LOGS = (20, 120, 220)  # requests with a log record that is no event
 TOPIC = "otlp_metrics"
+EVENT_WAYS = ("otlp_grpc/protobuf", "otlp_http/protobuf")
 WAYS = {"otlp_grpc/protobuf": "otlp/airan", "otlp_http/protobuf": "otlphttp/airan", "kafka/otlp_proto": "kafka/others"}
 
 
@@ -49,7 +52,7 @@ class Site(Running):
         super().__init__(airan)
         folder, self.collector_binary = self.folder, os.path.abspath(collector)
         self.http, self.grpc, self.admin, self.otlp, self.own = free_ports(5)
-        self.ledger = folder / "ledger.jsonl"
+        self.ledger, self.logs = folder / "ledger.jsonl", folder / "logs.jsonl"
         (folder / "up.yaml").write_text(
             f"""node: collector-test
 bus: {{partitions: 2}}
@@ -76,6 +79,7 @@ agent: {{host: {{enabled: false}}, links: {{enabled: false}}}}
             },
             "exporters": {
                 "file": {"path": str(self.ledger)},
+                "file/logs": {"path": str(self.logs)},
                 "otlp/airan": {"endpoint": f"127.0.0.1:{self.grpc}", "tls": {"insecure": True}, **sender},
                 "otlphttp/airan": {"endpoint": f"http://127.0.0.1:{self.http}", "compression": "zstd", **sender},
                 "kafka/others": {"brokers": [kafka], "metrics": {"topic": TOPIC}, **sender},
@@ -85,7 +89,8 @@ agent: {{host: {{enabled: false}}, links: {{enabled: false}}}}
                     "metrics": {
                         "receivers": ["otlp", "hostmetrics"],
                         "exporters": ["file", "otlp/airan", "otlphttp/airan", "kafka/others"],
-                    }
+                    },
+                    "logs": {"receivers": ["otlp"], "exporters": ["file/logs", "otlp/airan", "otlphttp/airan"]},
                 },
                 "telemetry": {
                     "metrics": {
@@ -136,9 +141,16 @@ agent: {{host: {{enabled: false}}, links: {{enabled: false}}}}
             }
         )
         host = {"attributes": [{"key": "host.name", "value": {"stringValue": "edge-fed"}}]}
-        body = {"resourceMetrics": [{"resource": host, "scopeMetrics": [{"metrics": metrics}]}]}
+        self.post("metrics", {"resourceMetrics": [{"resource": host, "scopeMetrics": [{"metrics": metrics}]}]})
+        event = {"timeUnixNano": str(now), "severityNumber": 17, "attributes": device, "body": {"stringValue": "not kept"}}
+        records = [{**event, "eventName": f"fed.{number}"}]
+        if number in LOGS:
+            records.append(event)
+        self.post("logs", {"resourceLogs": [{"resource": host, "scopeLogs": [{"logRecords": records}]}]})
+
+    def post(self, signal, body):
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.otlp}/v1/metrics", json.dumps(body).encode(), {"content-type": "application/json"}
+            f"http://127.0.0.1:{self.otlp}/v1/{signal}", json.dumps(body).encode(), {"content-type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert answer.status == 200
@@ -177,6 +189,20 @@ def points(ledger):
                             at = int(point["timeUnixNano"]) // 1000
                             found.append((metric["name"], at, attributes.get("host.name"), own, value))
     return found
+
+
+def events(logs):
+    """(name, time in microseconds, device) of every event in the ledger of logs, and how many records are none."""
+    found, others = [], 0
+    for line in logs.read_text().splitlines():
+        for resource in json.loads(line)["resourceLogs"]:
+            for record in (record for scope in resource["scopeLogs"] for record in scope["logRecords"]):
+                if "eventName" in record:
+                    at = int(record["timeUnixNano"]) // 1000
+                    found.append((record["eventName"], at, record["attributes"][0]["value"]["stringValue"]))
+                else:
+                    others += 1
+    return found, others
 
 
 def expect(what, stored, wanted):
@@ -227,6 +253,15 @@ def compare(site):
         )
 
 
+def compare_events(site):
+    wanted, others = events(site.logs)
+    assert (len(wanted), others) == (REQUESTS, len(LOGS)), (len(wanted), others)
+    for source in EVENT_WAYS:
+        rows = site.query(f"SELECT name, CAST(ts AS BIGINT) AS ts, object, severity, node FROM event WHERE source = '{source}'")
+        assert {(row["severity"], row["node"]) for row in rows} == {("major", "edge-fed")}, rows[:3]
+        expect(f"{source}: events", [(r["name"], r["ts"], r["object"]) for r in rows], wanted)
+
+
 def main():
     airan, collector, kafka = sys.argv[1:]
     make_topic(kafka, TOPIC, 3)
@@ -249,12 +284,16 @@ def main():
             counts = [own["otelcol_exporter_sent_metric_points", name] for name in ("file", *WAYS.values())]
             waiting = sum(own["otelcol_exporter_queue_size", name] for name in WAYS.values())
             fed = 5 * REQUESTS
-            return counts if waiting == 0 and counts[0] > fed and max(counts) - min(counts) < 400 else None
+            logs = [own["otelcol_exporter_sent_log_records", WAYS[way]] for way in EVENT_WAYS]
+            events = min(logs) >= REQUESTS + len(LOGS)
+            return counts if waiting == 0 and events and counts[0] > fed and max(counts) - min(counts) < 400 else None
 
         until("the Collector's queues are empty", sent)
         site.end(sender, "the Collector")
         log = (site.folder / "collector.log").read_text()
-        assert "Exporting failed. Dropping data" not in log and "Partial success" not in log, "the Collector dropped points"
+        assert "Exporting failed. Dropping data" not in log, "the Collector dropped points"
+        partial = [line for line in log.splitlines() if "artial success" in line]
+        assert partial and all("not_an_event" in line for line in partial), partial or "no word about logs that are no events"
         assert "Will retry" in log, "the Collector never had to retry: the kills show nothing"
         ledger = points(site.ledger)
         print(f"     the Collector's ledger has {len(ledger)} points")
@@ -264,7 +303,14 @@ def main():
                 f"{source}: the last points are in the lake",
                 lambda: site.query(f"SELECT count(*) AS n FROM host WHERE source = '{source}' AND CAST(ts AS BIGINT) = {last}")[0]["n"],
             )
+        last = max(at for _, at, _ in events(site.logs)[0])
+        for source in EVENT_WAYS:
+            until(
+                f"{source}: the last event is in the lake",
+                lambda: site.query(f"SELECT count(*) AS n FROM event WHERE source = '{source}' AND CAST(ts AS BIGINT) = {last}")[0]["n"],
+            )
         compare(site)
+        compare_events(site)
         twins = site.query("SELECT count(*) - count(DISTINCT batch || ':' || seq) AS twins FROM sample")
         assert twins[0]["twins"] == 0, twins
         check_sums(f"http://127.0.0.1:{site.admin}", "doors", "shards")

@@ -31,6 +31,9 @@ const PUSHED: &[&str] = &[
     "prom-otlp/otlp_rust_test_up_down_meter.json",
 ];
 
+/// The same of logs.
+const LOG: &str = "prom-otlp/otlp_example_logs.json";
+
 /// The door that OTLP files are pushed to.
 const OTLP: &[&str] = &["door=\"otlp_http\""];
 
@@ -101,6 +104,17 @@ async fn real_samples_reach_their_streams() {
         println!("{file}: {points} points, {decoded} decoded, answer {text}");
         assert_eq!(decoded, points as f64, "{file}: every point of the file is accounted for");
     }
+    // OpenTelemetry's own example of a log record is no event; with an event name it is.
+    let log = std::fs::read_to_string(folder.join(LOG)).expect(LOG);
+    let (status, text) = edge.push("/v1/logs", "application/json", log.clone()).await;
+    assert!(status == 200 && text.contains("\"rejectedLogRecords\":\"1\""), "{status} {text}");
+    let event = log.replace("\"severityNumber\"", "\"eventName\": \"shown\", \"severityNumber\"");
+    assert_eq!(edge.push("/v1/logs", "application/json", event).await, (200, "{}".to_owned()));
+    let wanted = serde_json::json!({"name": "shown", "object": "my.service", "severity": "normal"});
+    until("the event", || async {
+        edge.try_query("SELECT name, object, severity FROM event")?.first().filter(|row| **row == wanted).cloned()
+    })
+    .await;
     for (index, (file, stream, condition)) in SCRAPED.iter().enumerate() {
         let sql = format!("SELECT count(*) AS n FROM {stream} WHERE {condition}");
         let n = until(&format!("rows of {file}"), || async {
@@ -121,4 +135,41 @@ async fn real_samples_reach_their_streams() {
     assert!(pushed[0]["n"].as_i64() > Some(0), "points of OTLP samples are in `sample`");
     edge.sums_add_up().await;
     drop(process);
+}
+
+/// Scenario: the requirements that NVIDIA publishes for Aerial with four antennas and early HARQ, among them how many of each kind of
+/// task must be on time.
+/// Guarantees: they are one number, and it is the objective of both pipelines of deadlines, of what they say about themselves, and
+/// of the alerts' and dashboards' words.
+#[test]
+fn the_objective_of_deadlines_is_aerials() {
+    let Some(folder) = samples() else { return };
+    let list = std::fs::read_to_string(folder.join("refs/aerial_perf_requirements_4tr_eh.csv")).unwrap();
+    let on_time = list.lines().filter_map(|line| {
+        let mut cells = line.split(',');
+        cells.next().filter(|name| name.ends_with("_ontime_percentage")).and_then(|_| cells.next())
+    });
+    let on_time: Vec<&str> = on_time.collect();
+    assert!(on_time.len() >= 5 && on_time.iter().all(|percent| *percent == on_time[0]), "{on_time:?}");
+    let percent: f64 = on_time[0].parse().unwrap();
+
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let words = format!("{} %", on_time[0]);
+    for pipeline in ["fronthaul_deadlines", "slot_budget"] {
+        let query = read(&format!("pipelines/{pipeline}/query.sql"));
+        let computed = query.lines().filter(|line| !line.trim_start().starts_with("--"));
+        let objectives: Vec<f64> = computed
+            .flat_map(|line| line.split("(1.0 - ").skip(1))
+            .filter_map(|rest| rest.split(')').next()?.parse().ok())
+            .collect();
+        assert!(!objectives.is_empty(), "{pipeline}");
+        for objective in objectives {
+            assert!((objective * 100.0 - percent).abs() < 1e-9, "{pipeline}: {objective}, Aerial: {words}");
+        }
+        assert!(read(&format!("pipelines/{pipeline}/pipeline.yaml")).contains(&words), "{pipeline}: {words}");
+    }
+    for (file, times) in [("deploy/prometheus/airan.rules.yaml", 2), ("deploy/grafana/build.py", 2)] {
+        assert_eq!(read(file).matches(&words).count(), times, "{file}: {words}");
+    }
 }

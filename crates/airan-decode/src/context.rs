@@ -47,7 +47,7 @@ pub struct Decoded {
 
 /// What became of a body's samples: `samples = sentinels + columns + sample_rows + refused`.
 ///
-/// A sample is a line of text, an OTLP data point, a sample or native histogram of remote write, a line of NDJSON, a number of a gNB's
+/// A sample is a line of text, an OTLP data point or log record, a sample or native histogram of remote write, a line of NDJSON, a number of a gNB's
 /// frame or a row of Arrow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -63,6 +63,8 @@ pub struct Tally {
     pub dropped_fields: u64,
     /// Exemplars left out by rule, for their labels name traces and may name subscribers.
     pub exemplars: u64,
+    /// Events whose body was left out by rule, whole or but for the fields that the catalog names.
+    pub bodies: u64,
     /// Samples refused: see [`Decoded::refused`].
     pub refused: u64,
     /// Of the samples, native histograms of remote write that were not refused: its answers count them apart.
@@ -74,14 +76,25 @@ pub struct Tally {
 impl Tally {
     /// Adds what became of other samples of the same body.
     pub(crate) fn add(&mut self, other: &Tally) {
-        let Tally { samples, sentinels, columns, sample_rows, dropped_fields, exemplars, refused, histograms, no_time } =
-            *other;
+        let Tally {
+            samples,
+            sentinels,
+            columns,
+            sample_rows,
+            dropped_fields,
+            exemplars,
+            bodies,
+            refused,
+            histograms,
+            no_time,
+        } = *other;
         self.samples += samples;
         self.sentinels += sentinels;
         self.columns += columns;
         self.sample_rows += sample_rows;
         self.dropped_fields += dropped_fields;
         self.exemplars += exemplars;
+        self.bodies += bodies;
         self.refused += refused;
         self.histograms += histograms;
         self.no_time |= no_time;

@@ -50,6 +50,12 @@ impl<'a> LabelBuffer<'a> {
         }
     }
 
+    /// Sets a label in place of one of its name.
+    pub(crate) fn set(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) {
+        self.labels.retain(|label| label.name != name);
+        self.push(name, value);
+    }
+
     /// Marks the sample as one to be refused.
     pub(crate) fn fault(&mut self, reason: Reason) {
         self.fault.get_or_insert(reason);

@@ -3,6 +3,7 @@
 //! Everything up to admission is one piece of plain work on bytes; large bodies do it on a blocking thread. The sums of
 //! DESIGN section 10 are kept here and in `gather`: what was decoded is counted received, and meets exactly one end.
 
+use std::borrow::Cow;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -43,15 +44,24 @@ const REPEATED_WITHIN: Micros = 60 * SECOND;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// OTLP's protobuf.
-    OtlpProtobuf,
+    OtlpProtobuf(Signal),
     /// OTLP's JSON.
-    OtlpJson,
+    OtlpJson(Signal),
     /// One JSON object a line.
     Ndjson,
     /// One Arrow IPC stream of one stream's rows.
     ArrowIpc,
     /// Prometheus remote write.
     RemoteWrite(RemoteWrite),
+}
+
+/// What a request of OTLP is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// Metrics.
+    Metrics,
+    /// Logs, of which events are taken.
+    Logs,
 }
 
 /// A body as it came through a door.
@@ -76,7 +86,7 @@ pub(crate) struct Parcel {
 pub struct Ack {
     /// Rows that the bus holds.
     pub rows: u64,
-    /// Points, samples or lines refused on their own, by reason.
+    /// Points, log records, samples or lines refused on their own, by reason.
     pub refused: Vec<Refused>,
     /// What became of the samples of a body that was decoded here.
     pub tally: Tally,
@@ -281,10 +291,11 @@ impl Inner {
         }
 
         let from = parcel.place.as_ref().unwrap_or(&parcel.sender);
+        let entry = parcel.entry();
         let batch = match (&parcel.idempotency, tally.no_time && parcel.place.is_none()) {
-            (_, false) => BatchId::of_body(from, door, &body),
+            (_, false) => BatchId::of_body(from, &entry, &body),
             // A key is no body: the prefix keeps the two apart.
-            (Some(key), true) => BatchId::of_body(from, &format!("{door}/idempotency-key"), key.as_bytes()),
+            (Some(key), true) => BatchId::of_body(from, &format!("{entry}/idempotency-key"), key.as_bytes()),
             (None, true) => random_batch(),
         };
         let source = parcel.source();
@@ -380,6 +391,9 @@ impl Inner {
         if tally.exemplars > 0 {
             self.metrics.dropped_exemplars.with_label_values(&[door.as_str()]).inc_by(tally.exemplars);
         }
+        if tally.bodies > 0 {
+            self.metrics.dropped_bodies.with_label_values(&[door.as_str()]).inc_by(tally.bodies);
+        }
         if tally.refused > 0 {
             self.count_refused(door, tally.refused);
         }
@@ -446,10 +460,10 @@ impl Parcel {
     fn source(&self) -> &'static str {
         match (self.door, self.format) {
             (Door::OtlpGrpc, _) => "otlp_grpc/protobuf",
-            (Door::Kafka, Format::OtlpProtobuf) => "kafka/otlp_proto",
+            (Door::Kafka, Format::OtlpProtobuf(_)) => "kafka/otlp_proto",
             (Door::Kafka, Format::Ndjson) => "kafka/ndjson",
-            (_, Format::OtlpProtobuf) => "otlp_http/protobuf",
-            (_, Format::OtlpJson) => "otlp_http/json",
+            (_, Format::OtlpProtobuf(_)) => "otlp_http/protobuf",
+            (_, Format::OtlpJson(_)) => "otlp_http/json",
             (_, Format::Ndjson) => "ndjson/json",
             (_, Format::ArrowIpc) => "arrow/ipc",
             (_, Format::RemoteWrite(RemoteWrite::V1)) => "remote_write/1",
@@ -457,10 +471,21 @@ impl Parcel {
         }
     }
 
+    /// The door as the identity of a body has it: the same bytes are metrics by one way and logs by another.
+    fn entry(&self) -> Cow<'static, str> {
+        let door = self.door.as_str();
+        match self.format {
+            Format::OtlpProtobuf(Signal::Logs) | Format::OtlpJson(Signal::Logs) => Cow::Owned(format!("{door}/logs")),
+            _ => Cow::Borrowed(door),
+        }
+    }
+
     fn decode(&self, body: &Bytes, context: &Context) -> Result<Decoded, Refusal> {
         let decoded = match self.format {
-            Format::OtlpProtobuf => airan_decode::otlp::decode_protobuf(body, context),
-            Format::OtlpJson => airan_decode::otlp::decode_json(body, context),
+            Format::OtlpProtobuf(Signal::Metrics) => airan_decode::otlp::decode_protobuf(body, context),
+            Format::OtlpProtobuf(Signal::Logs) => airan_decode::otlp::decode_logs_protobuf(body, context),
+            Format::OtlpJson(Signal::Metrics) => airan_decode::otlp::decode_json(body, context),
+            Format::OtlpJson(Signal::Logs) => airan_decode::otlp::decode_logs_json(body, context),
             Format::Ndjson => airan_decode::ndjson::decode(body, context),
             Format::RemoteWrite(version) => airan_decode::remote_write::decode(body, version, context),
             Format::ArrowIpc => {

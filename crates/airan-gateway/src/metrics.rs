@@ -33,7 +33,8 @@ pub struct DoorRows {
 #[derive(Debug)]
 pub struct GatewayMetrics {
     rows: Vec<DoorRows>,
-    /// `airan_gateway_rows_total{door, outcome}`: rows by door; outcome is received, acknowledged, refused or unknown.
+    /// `airan_gateway_rows_total{door, outcome}`: rows by door; outcome is received, which is all of them, or how they ended:
+    /// acknowledged, refused or unknown.
     pub rows_total: IntCounterVec,
     /// `airan_gateway_requests_total{door, status}`: answers by door and HTTP status (gRPC status for `otlp_grpc`).
     pub requests: IntCounterVec,
@@ -42,8 +43,8 @@ pub struct GatewayMetrics {
     /// `airan_gateway_decompressed_bytes_total{door}`: bodies after decompression.
     pub body_bytes: IntCounterVec,
     /// `airan_gateway_samples_total{door, landed}`: samples by where they landed: in columns of known streams, as rows of
-    /// `sample`, as a sentinel (a value that says that there is none) or refused on their own. A sample is a point of OTLP, a line
-    /// of NDJSON, a row of Arrow.
+    /// `sample`, as a sentinel (a value that says that there is none) or refused on their own. A sample is a point or log record of
+    /// OTLP, a line of NDJSON, a row of Arrow.
     pub samples: IntCounterVec,
     /// `airan_gateway_in_flight_requests`: requests under way.
     pub in_flight_requests: IntGauge,
@@ -68,6 +69,9 @@ pub struct GatewayMetrics {
     pub dropped_fields: IntCounterVec,
     /// `airan_gateway_dropped_exemplars_total{door}`: exemplars left out by rule: they name traces and may name subscribers.
     pub dropped_exemplars: IntCounterVec,
+    /// `airan_gateway_dropped_bodies_total{door}`: bodies of events left out by rule, whole or but for the fields that the catalog
+    /// names.
+    pub dropped_bodies: IntCounterVec,
     /// `airan_gateway_unassigned_rows_total`: rows of nodes the inventory does not know.
     pub unassigned_rows: IntCounter,
     /// `airan_gateway_unassigned_nodes`: nodes the inventory does not know, as remembered.
@@ -101,7 +105,8 @@ impl GatewayMetrics {
         let gauge = |name: &str, help: &str| IntGauge::new(format!("airan_gateway_{name}"), help);
         let rows_total = counters(
             "rows_total",
-            "Rows by door and outcome: received = acknowledged + refused + unknown.",
+            "Rows by door and outcome. received is all of them, and the sum of acknowledged, refused and unknown: a sum over \
+             every outcome counts each row twice.",
             &["door", "outcome"],
         )?;
         let rows = Door::ALL
@@ -161,6 +166,11 @@ impl GatewayMetrics {
                 "Exemplars left out: they name traces and may name subscribers.",
                 &["door"],
             )?,
+            dropped_bodies: counters(
+                "dropped_bodies_total",
+                "Bodies of events left out, whole or but for the fields that the catalog names.",
+                &["door"],
+            )?,
             unassigned_rows: counter("unassigned_rows_total", "Rows of nodes that the inventory does not know.")?,
             unassigned_nodes: gauge("unassigned_nodes", "Nodes that the inventory does not know.")?,
             unassigned_forgotten: counter(
@@ -204,7 +214,7 @@ impl GatewayMetrics {
 
     /// Adds every metric to a registry. Errs if one of the names is taken.
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 25] = [
+        let all: [Box<dyn Collector>; 26] = [
             Box::new(self.rows_total.clone()),
             Box::new(self.requests.clone()),
             Box::new(self.wire_bytes.clone()),
@@ -221,6 +231,7 @@ impl GatewayMetrics {
             Box::new(self.implausible.clone()),
             Box::new(self.dropped_fields.clone()),
             Box::new(self.dropped_exemplars.clone()),
+            Box::new(self.dropped_bodies.clone()),
             Box::new(self.unassigned_rows.clone()),
             Box::new(self.unassigned_nodes.clone()),
             Box::new(self.unassigned_forgotten.clone()),

@@ -32,6 +32,8 @@ pub enum Reason {
     WrongType,
     /// A kind of metric that is not supported.
     UnsupportedMetric,
+    /// A log record without an event name: no row is made of it.
+    NotAnEvent,
     /// No usable time.
     BadTime,
     /// The sender is over its share.
@@ -46,7 +48,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for counters that start at zero.
-    pub const ALL: [Reason; 16] = [
+    pub const ALL: [Reason; 17] = [
         Reason::Malformed,
         Reason::BadCompression,
         Reason::UnsupportedFormat,
@@ -58,6 +60,7 @@ impl Reason {
         Reason::UnknownStream,
         Reason::WrongType,
         Reason::UnsupportedMetric,
+        Reason::NotAnEvent,
         Reason::BadTime,
         Reason::OverShare,
         Reason::NotAllowed,
@@ -79,6 +82,7 @@ impl Reason {
             Reason::UnknownStream => "unknown_stream",
             Reason::WrongType => "wrong_type",
             Reason::UnsupportedMetric => "unsupported_metric",
+            Reason::NotAnEvent => "not_an_event",
             Reason::BadTime => "bad_time",
             Reason::OverShare => "over_share",
             Reason::NotAllowed => "not_allowed",

@@ -13,7 +13,7 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, SeqAccess, Visitor
 
 use super::json_fields::{
     AnyValue, Double, ExponentialHistogramPoint, HistogramPoint, KeyValue, List, Metric, NumberPoint, QuantileValue,
-    Request, ResourceMetrics, ScopeMetrics, SummaryDataPoint, Unsigned,
+    Request, Resource, ResourceMetrics, Scope, ScopeMetrics, SummaryDataPoint, Unsigned,
 };
 use super::nested::Nested;
 use super::points::{ExponentialPoint, SummaryPoint};
@@ -23,12 +23,7 @@ use crate::number::Number;
 
 /// Reads an `ExportMetricsServiceRequest`.
 pub(super) fn read<'b>(body: &'b [u8], sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {
-    let text = std::str::from_utf8(body).map_err(|error| {
-        let place = place(body, error.valid_up_to());
-        DecodeError::at(Reason::Malformed, "text that is no UTF-8", place)
-    })?;
-    let request: Request<'b> = serde_json::from_str(text).map_err(|error| fault(&error, text, text))?;
-    let reader = Reader { text };
+    let (reader, request) = Reader::of::<Request<'b>>(body, "metrics")?;
     reader.each(request.resource_metrics, |one| reader.resource_metrics(one, sink))
 }
 
@@ -40,27 +35,43 @@ fn place(body: &[u8], offset: usize) -> String {
     format!("line {line}, column {column}")
 }
 
-/// An error in a part of the body, with its place in the whole. serde's own words may repeat what was sent, so they are not used.
-fn fault(error: &serde_json::Error, part: &str, whole: &str) -> DecodeError {
-    let lines = part.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len);
-    let within = lines.sum::<usize>() + error.column().saturating_sub(1);
-    let start = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
-    let what = match error.classify() {
-        serde_json::error::Category::Eof => "not an OTLP metrics request: the JSON ends too early",
-        serde_json::error::Category::Data => "not an OTLP metrics request: a field of another type than it must have",
-        _ => "not an OTLP metrics request: no JSON",
-    };
-    DecodeError::at(Reason::Malformed, what, place(whole.as_bytes(), start + within))
-}
-
+/// A body while it is read.
 #[derive(Clone, Copy)]
-struct Reader<'b> {
+pub(super) struct Reader<'b> {
     text: &'b str,
+    // For messages: `metrics` or `logs`.
+    signal: &'static str,
 }
 
 impl<'b> Reader<'b> {
+    /// The reader of a body, and its outermost message.
+    pub(super) fn of<T: Deserialize<'b>>(body: &'b [u8], signal: &'static str) -> Result<(Reader<'b>, T), DecodeError> {
+        let text = std::str::from_utf8(body).map_err(|error| {
+            let place = place(body, error.valid_up_to());
+            DecodeError::at(Reason::Malformed, "text that is no UTF-8", place)
+        })?;
+        let reader = Reader { text, signal };
+        let request = serde_json::from_str(text).map_err(|error| reader.fault(&error, text))?;
+        Ok((reader, request))
+    }
+
+    /// An error in a part of the body, with its place in the whole. serde's own words may repeat what was sent, so they are not
+    /// used.
+    fn fault(self, error: &serde_json::Error, part: &str) -> DecodeError {
+        let lines = part.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len);
+        let within = lines.sum::<usize>() + error.column().saturating_sub(1);
+        let start = (part.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
+        let what = match error.classify() {
+            serde_json::error::Category::Eof => "the JSON ends too early",
+            serde_json::error::Category::Data => "a field of another type than it must have",
+            _ => "no JSON",
+        };
+        let what = format_args!("not an OTLP {} request: {what}", self.signal);
+        DecodeError::at(Reason::Malformed, what, place(self.text.as_bytes(), start + within))
+    }
+
     /// Reads a list element by element.
-    fn each<T: Deserialize<'b>>(
+    pub(super) fn each<T: Deserialize<'b>>(
         self,
         list: List<'b>,
         mut with: impl FnMut(T) -> Result<(), DecodeError>,
@@ -72,23 +83,33 @@ impl<'b> Reader<'b> {
         let read = serde_json::Deserializer::from_str(list.get()).deserialize_any(visitor);
         match (inner, read) {
             (Some(error), _) => Err(error),
-            (None, read) => read.map_err(|error| fault(&error, list.get(), self.text)),
+            (None, read) => read.map_err(|error| self.fault(&error, list.get())),
         }
     }
 
     fn resource_metrics(self, message: ResourceMetrics<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {
-        sink.begin_resource();
-        self.attributes(message.resource.and_then(|resource| resource.attributes), sink)?;
-        sink.end_resource();
+        self.resource(message.resource, sink)?;
         self.each(message.scope_metrics, |one| self.scope_metrics(one, sink))
     }
 
     fn scope_metrics(self, message: ScopeMetrics<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {
+        self.scope(message.scope, sink)?;
+        self.each(message.metrics, |metric| self.metric(metric, sink))
+    }
+
+    pub(super) fn resource(self, resource: Option<Resource<'b>>, sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {
+        sink.begin_resource();
+        self.attributes(resource.and_then(|resource| resource.attributes), sink)?;
+        sink.end_resource();
+        Ok(())
+    }
+
+    pub(super) fn scope(self, scope: Option<Scope<'b>>, sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {
         sink.begin_scope();
-        let scope = message.scope.unwrap_or_default();
+        let scope = scope.unwrap_or_default();
         self.attributes(scope.attributes, sink)?;
         sink.end_scope(scope.name.0, scope.version.0);
-        self.each(message.metrics, |metric| self.metric(metric, sink))
+        Ok(())
     }
 
     fn metric(self, message: Metric<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {
@@ -196,8 +217,19 @@ impl<'b> Reader<'b> {
     }
 
     fn attribute(self, pair: KeyValue<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {
-        let key = pair.key.0;
-        let Some(value) = pair.value else { return Ok(()) };
+        match pair.value {
+            Some(value) => self.label(pair.key.0, value, sink),
+            None => Ok(()),
+        }
+    }
+
+    /// A label with an `AnyValue` for its value.
+    pub(super) fn label(
+        self,
+        key: Cow<'b, str>,
+        value: AnyValue<'b>,
+        sink: &mut Sink<'_, 'b>,
+    ) -> Result<(), DecodeError> {
         if value.array_value.is_some() || value.kvlist_value.is_some() {
             let (deepest, longest) = (sink.limits.depth, sink.limits.label_bytes);
             let mut nested = Nested::new(sink.rows.classes(), deepest, longest);

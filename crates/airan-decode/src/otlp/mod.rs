@@ -1,4 +1,5 @@
-//! OTLP metrics, protobuf and JSON (opentelemetry.io, "OTLP specification" and `metrics.proto`).
+//! OTLP, protobuf and JSON (opentelemetry.io, "OTLP specification", `metrics.proto` and `logs.proto`): metrics, and of logs the
+//! events ([`logs`]).
 //!
 //! All kinds of metrics are taken; points that contradict themselves are refused one by one. Exemplars are counted
 //! and left out, for they name traces and may name subscribers; a histogram's `min` and `max` are not read.
@@ -16,6 +17,7 @@
 
 mod json;
 mod json_fields;
+mod logs;
 mod nested;
 mod points;
 mod protobuf;
@@ -34,6 +36,8 @@ use crate::number::Number;
 use crate::refusals::shown;
 use crate::rows::{MetricKind, Point, Rows};
 use crate::{Context, DecodeError, Decoded};
+use logs::Events;
+pub use logs::{decode_logs_json, decode_logs_protobuf};
 
 /// Attributes of a resource that name its node, the first there is.
 const NODE: [&str; 3] = ["host.name", "k8s.node.name", "host.id"];
@@ -107,7 +111,8 @@ struct Times {
     flags: u64,
 }
 
-/// Takes a request's points, from either encoding, in order: resource, scope, metric, the attributes of a point, the point.
+/// Takes a request's points, from either encoding, in order: resource, scope, metric, the attributes of a point, the point; of logs a
+/// record's attributes, then the record.
 struct Sink<'a, 'b> {
     rows: Rows<'a>,
     limits: Limits,
@@ -126,6 +131,7 @@ struct Sink<'a, 'b> {
     metric_fault: Option<(Reason, &'static str)>,
     // For the histogram at hand.
     histogram: Histogram,
+    events: Events<'a>,
 }
 
 impl<'a, 'b> Sink<'a, 'b> {
@@ -143,6 +149,7 @@ impl<'a, 'b> Sink<'a, 'b> {
             is_delta: false,
             metric_fault: None,
             histogram: Histogram::default(),
+            events: Events::new(context.catalog),
         }
     }
 

@@ -14,19 +14,33 @@ use crate::DecodeError;
 use crate::number::Number;
 use crate::wire::{Fault, Message, Value, zigzag};
 
+/// Reads what one scope has of: a metric, a log record.
+pub(super) type Item<'a, 'b> = fn(Message<'b>, &mut Sink<'a, 'b>) -> Result<(), Fault>;
+
 /// Reads an `ExportMetricsServiceRequest`.
 pub(super) fn read<'b>(body: &'b [u8], sink: &mut Sink<'_, 'b>) -> Result<(), DecodeError> {
+    walk(body, sink, "metrics", metric)
+}
+
+/// Reads a request of either signal: its resources and scopes have the same fields.
+pub(super) fn walk<'a, 'b>(
+    body: &'b [u8],
+    sink: &mut Sink<'a, 'b>,
+    signal: &str,
+    item: Item<'a, 'b>,
+) -> Result<(), DecodeError> {
     let read = Message::of(body).each(|field| match field {
-        (1, Value::Bytes(message)) => resource_metrics(message, sink),
+        (1, Value::Bytes(message)) => of_resource(message, sink, item),
         _ => Ok(()),
     });
     read.map_err(|fault: Fault| {
-        let what = format_args!("not an OTLP metrics request: {}", fault.what);
+        let what = format_args!("not an OTLP {signal} request: {}", fault.what);
         DecodeError::at(Reason::Malformed, what, format!("offset {}", fault.offset(body)))
     })
 }
 
-fn resource_metrics<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
+/// `ResourceMetrics`, `ResourceLogs`.
+fn of_resource<'a, 'b>(message: Message<'b>, sink: &mut Sink<'a, 'b>, item: Item<'a, 'b>) -> Result<(), Fault> {
     sink.begin_resource();
     message.each(|field| match field {
         (1, Value::Bytes(resource)) => attributes(resource, 1, sink),
@@ -34,12 +48,13 @@ fn resource_metrics<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result
     })?;
     sink.end_resource();
     message.each(|field| match field {
-        (2, Value::Bytes(scope_metrics)) => self::scope_metrics(scope_metrics, sink),
+        (2, Value::Bytes(scope)) => of_scope(scope, sink, item),
         _ => Ok(()),
     })
 }
 
-fn scope_metrics<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
+/// `ScopeMetrics`, `ScopeLogs`.
+fn of_scope<'a, 'b>(message: Message<'b>, sink: &mut Sink<'a, 'b>, item: Item<'a, 'b>) -> Result<(), Fault> {
     sink.begin_scope();
     let (mut name, mut version) = ("", "");
     message.each::<Fault>(|field| match field {
@@ -58,7 +73,7 @@ fn scope_metrics<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<()
     })?;
     sink.end_scope(Cow::Borrowed(name), Cow::Borrowed(version));
     message.each(|field| match field {
-        (2, Value::Bytes(metric)) => self::metric(metric, sink),
+        (2, Value::Bytes(one)) => item(one, sink),
         _ => Ok(()),
     })
 }
@@ -275,18 +290,22 @@ fn attribute<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fa
         sink.labels.push(Cow::Borrowed(key.text()?), Cow::Borrowed(text.text()?));
         return Ok(());
     }
-    let (key, value) = pair(message)?;
-    let Some(value) = value else { return Ok(()) };
+    match pair(message)? {
+        (key, Some(value)) => label(Cow::Borrowed(key), value, sink),
+        (_, None) => Ok(()),
+    }
+}
+
+/// A label with an `AnyValue` for its value.
+pub(super) fn label<'b>(key: Cow<'b, str>, value: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fault> {
     match any_value(value)? {
-        AnyValue::Text(text) => sink.labels.push(Cow::Borrowed(key), Cow::Borrowed(text)),
+        AnyValue::Text(text) => sink.labels.push(key, Cow::Borrowed(text)),
         AnyValue::Nothing => {}
-        AnyValue::Bool(value) => {
-            sink.labels.push(Cow::Borrowed(key), Cow::Borrowed(if value { "true" } else { "false" }))
-        }
-        AnyValue::Int(value) => sink.labels.push(Cow::Borrowed(key), Cow::Owned(value.to_string())),
-        AnyValue::Double(value) => sink.labels.push(Cow::Borrowed(key), Cow::Owned(value.to_string())),
+        AnyValue::Bool(value) => sink.labels.push(key, Cow::Borrowed(if value { "true" } else { "false" })),
+        AnyValue::Int(value) => sink.labels.push(key, Cow::Owned(value.to_string())),
+        AnyValue::Double(value) => sink.labels.push(key, Cow::Owned(value.to_string())),
         AnyValue::Bytes(bytes) if bytes.len() > sink.limits.label_bytes => sink.labels.fault(Reason::LabelTooLong),
-        AnyValue::Bytes(bytes) => sink.labels.push(Cow::Borrowed(key), Cow::Owned(base64(bytes))),
+        AnyValue::Bytes(bytes) => sink.labels.push(key, Cow::Owned(base64(bytes))),
         list_or_map => {
             let (deepest, longest) = (sink.limits.depth, sink.limits.label_bytes);
             let mut nested = Nested::new(sink.rows.classes(), deepest, longest);
@@ -294,7 +313,7 @@ fn attribute<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fa
             let (text, dropped) = nested.finish();
             sink.rows.dropped(dropped);
             match written {
-                Ok(()) => sink.labels.push(Cow::Borrowed(key), Cow::Owned(text)),
+                Ok(()) => sink.labels.push(key, Cow::Owned(text)),
                 Err(Trouble::Sample(reason)) => sink.labels.fault(reason),
                 Err(Trouble::Body(fault)) => return Err(fault),
             }
@@ -304,7 +323,7 @@ fn attribute<'b>(message: Message<'b>, sink: &mut Sink<'_, 'b>) -> Result<(), Fa
 }
 
 /// Key and value of a `KeyValue`.
-fn pair(message: Message<'_>) -> Result<(&str, Option<Message<'_>>), Fault> {
+pub(super) fn pair(message: Message<'_>) -> Result<(&str, Option<Message<'_>>), Fault> {
     let (mut key, mut value) = ("", None);
     message.each::<Fault>(|field| {
         match field {
@@ -318,7 +337,7 @@ fn pair(message: Message<'_>) -> Result<(&str, Option<Message<'_>>), Fault> {
 }
 
 /// An `AnyValue`.
-enum AnyValue<'b> {
+pub(super) enum AnyValue<'b> {
     Nothing,
     Text(&'b str),
     Bool(bool),
@@ -329,7 +348,7 @@ enum AnyValue<'b> {
     Bytes(&'b [u8]),
 }
 
-fn any_value(message: Message<'_>) -> Result<AnyValue<'_>, Fault> {
+pub(super) fn any_value(message: Message<'_>) -> Result<AnyValue<'_>, Fault> {
     let mut value = AnyValue::Nothing;
     message.each::<Fault>(|field| {
         value = match field {

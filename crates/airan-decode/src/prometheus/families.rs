@@ -48,7 +48,7 @@ fn suffixes(kind: MetricKind) -> &'static [&'static str] {
         MetricKind::GaugeHistogram => &["_bucket", "_gsum", "_gcount"],
         MetricKind::Summary => &["", "_sum", "_count", "_created"],
         MetricKind::Info => &["_info"],
-        MetricKind::Gauge | MetricKind::StateSet | MetricKind::Unknown => &[""],
+        MetricKind::Gauge | MetricKind::StateSet | MetricKind::Event | MetricKind::Unknown => &[""],
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod budget;
 pub(crate) mod columns;
+mod event;
 mod plan;
 mod sample;
 pub(crate) mod table;
@@ -42,6 +43,7 @@ pub(crate) enum MetricKind {
     Summary,
     Info,
     StateSet,
+    Event,
     #[default]
     Unknown,
 }
@@ -57,6 +59,7 @@ impl MetricKind {
             MetricKind::Summary => "summary",
             MetricKind::Info => "info",
             MetricKind::StateSet => "stateset",
+            MetricKind::Event => "event",
             MetricKind::Unknown => "unknown",
         }
     }
@@ -173,6 +176,11 @@ impl<'a> Rows<'a> {
         self.tally.dropped_fields += fields;
     }
 
+    /// Counts an event's body that is left out.
+    pub(crate) fn body(&mut self) {
+        self.tally.bodies += 1;
+    }
+
     /// Counts an exemplar that is left out.
     pub(crate) fn exemplar(&mut self) {
         self.tally.exemplars += 1;
@@ -256,7 +264,7 @@ impl<'a> Rows<'a> {
     fn plan(&mut self, labels: Labels<'_>) -> Plan<'a> {
         match self.metric.plan.take() {
             Some(plan) if plan.is_for(labels) => plan,
-            _ => Plan::new(labels, self.scope, self.metric.kind.as_str(), self.metric.mapping, &mut self.classes),
+            _ => Plan::new(labels, self.scope, self.metric.kind, self.metric.mapping, &mut self.classes),
         }
     }
 
@@ -323,13 +331,7 @@ impl<'a> Rows<'a> {
         {
             table.put_seconds(row, cell.column, (ts - start) as f64 / SECOND as f64);
         }
-        for (label, column) in &target.texts {
-            table.put_text(row, *column, &labels.at(*label).value, budget);
-        }
-        for label in &target.attributes {
-            let label = labels.at(*label);
-            table.put_attribute(row, &label.name, &label.value, budget);
-        }
+        fill(table, row, target, labels, budget);
         self.tally.samples += lines;
         self.tally.columns += lines;
         End::Columns
@@ -394,6 +396,23 @@ fn table_of(tables: &mut Vec<Table>, target: &TargetPlan<'_>) -> usize {
             tables.push(Table::new(stream));
             tables.len() - 1
         }
+    }
+}
+
+/// Fills what labels fill: columns, and attributes with the rest. A label that is no number of its column becomes an attribute.
+fn fill(table: &mut Table, row: usize, target: &TargetPlan<'_>, labels: Labels<'_>, budget: &mut Budget) {
+    for (label, column) in &target.texts {
+        table.put_text(row, *column, &labels.at(*label).value, budget);
+    }
+    for (label, column) in &target.numbers {
+        let label = labels.at(*label);
+        if !table.put_number(row, *column, &label.value, budget) {
+            table.put_attribute(row, &label.name, &label.value, budget);
+        }
+    }
+    for label in &target.attributes {
+        let label = labels.at(*label);
+        table.put_attribute(row, &label.name, &label.value, budget);
     }
 }
 

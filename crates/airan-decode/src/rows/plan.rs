@@ -5,6 +5,7 @@
 
 use airan_model::catalog::{ColumnType, MappingSource, MetricMapping, TYPE_LABEL, Target};
 
+use super::MetricKind;
 use crate::labels::{Classes, Label};
 use crate::number::Scale;
 
@@ -64,6 +65,8 @@ pub(crate) struct TargetPlan<'c> {
     pub entity: Vec<From<'c>>,
     /// Labels and the text columns they fill.
     pub texts: Vec<(usize, usize)>,
+    /// Labels and the columns of numbers they fill.
+    pub numbers: Vec<(usize, usize)>,
     /// Labels that become attributes.
     pub attributes: Vec<usize>,
 }
@@ -85,7 +88,7 @@ impl<'c> Plan<'c> {
     pub(crate) fn new(
         labels: Labels<'_>,
         scope: usize,
-        declared: &str,
+        kind: MetricKind,
         mapping: Option<&'c MetricMapping>,
         classes: &mut Classes<'_>,
     ) -> Plan<'c> {
@@ -116,7 +119,7 @@ impl<'c> Plan<'c> {
             let unscoped = labels.len() - scope;
             let targets = mapping.targets.iter();
             plan.targets =
-                targets.filter_map(|target| plan.target(target, &mapping.source, declared, labels, unscoped)).collect();
+                targets.filter_map(|target| plan.target(target, &mapping.source, kind, labels, unscoped)).collect();
         }
         plan
     }
@@ -138,7 +141,7 @@ impl<'c> Plan<'c> {
         &self,
         target: &'c Target,
         source: &'c MappingSource,
-        declared: &str,
+        kind: MetricKind,
         labels: Labels<'_>,
         unscoped: usize,
     ) -> Option<TargetPlan<'c>> {
@@ -149,7 +152,7 @@ impl<'c> Plan<'c> {
         let mut conditions = Vec::with_capacity(target.when.len());
         for (name, value) in &target.when {
             if name == TYPE_LABEL {
-                if value != declared {
+                if value != kind.as_str() {
                     return None;
                 }
                 continue;
@@ -175,28 +178,29 @@ impl<'c> Plan<'c> {
             });
             resolved |= !matches!(entity[column], From::Nothing);
         }
-        // Where one label alone tells entities apart, a sample without it could be about any of them.
-        if named == 1 && !resolved {
+        // Where one label alone tells entities apart, a sample without it could be about any of them. An event then is the node's.
+        if named == 1 && !resolved && kind != MetricKind::Event {
             return None;
         }
 
         free.retain(|at| Some(*at) != self.node);
-        let mut texts: Vec<(usize, usize)> = Vec::new();
+        let (mut texts, mut numbers): (Vec<(usize, usize)>, Vec<(usize, usize)>) = (Vec::new(), Vec::new());
         for (label, column) in &source.columns {
             let column = target.stream.column_index(column);
-            let column = column.filter(|column| target.stream.columns[*column].ty == ColumnType::Text);
+            let column = column.filter(|column| target.stream.columns[*column].takes_label());
             let label = free.iter().copied().find(|at| labels.at(*at).name == **label);
             if let (Some(label), Some(column)) = (label, column)
-                && texts.iter().all(|(_, taken)| *taken != column)
+                && texts.iter().chain(&numbers).all(|(_, taken)| *taken != column)
                 && column != target.column
             {
-                texts.push((label, column));
+                let is_text = target.stream.columns[column].ty == ColumnType::Text;
+                (if is_text { &mut texts } else { &mut numbers }).push((label, column));
                 free.retain(|at| *at != label);
             }
         }
         free.retain(|at| *at < unscoped && !source.ignore.iter().any(|ignored| labels.at(*at).name == **ignored));
         let scale = Scale::new(target.scale);
-        Some(TargetPlan { target, scale, conditions, entity, texts, attributes: free })
+        Some(TargetPlan { target, scale, conditions, entity, texts, numbers, attributes: free })
     }
 }
 

@@ -20,6 +20,7 @@ use super::budget::Budget;
 use super::columns::{Attributes, Column, Numbers, Texts, Value};
 use crate::DecodedRows;
 use crate::histogram::HistogramColumn;
+use crate::number::Number;
 
 /// Most rows of one key: counters of one process begin together, so there are one or two.
 const ROWS_PER_KEY: usize = 8;
@@ -146,6 +147,16 @@ impl Table {
         Some(row)
     }
 
+    /// Adds a row that stands for itself, also where there is one of its key; nothing is put into it but by its number.
+    pub(crate) fn add<'k, E: Fn(usize) -> Option<&'k str>>(&mut self, key: &Key<'k, E>, budget: &mut Budget) -> usize {
+        self.add_row(self.hash(key), key, None, budget)
+    }
+
+    /// Sets an empty cell of a row that was added.
+    pub(crate) fn put_value(&mut self, row: usize, column: usize, value: Value<'_>, budget: &mut Budget) {
+        self.set(row, Cell { column, is_increase: false }, value, budget);
+    }
+
     /// The seconds an increase took.
     pub(crate) fn put_seconds(&mut self, row: usize, column: usize, seconds: f64) {
         self.seconds[column].get_or_insert_default().set(row, seconds);
@@ -158,6 +169,22 @@ impl Table {
             budget.text(text.len());
             self.set(row, cell, Value::Text(text), budget);
         }
+    }
+
+    /// Fills a column of numbers from a label, where the row has no value yet; false where the text is no number of the column.
+    pub(crate) fn put_number(&mut self, row: usize, column: usize, text: &str, budget: &mut Budget) -> bool {
+        let number = Number::parse(text);
+        let value = match self.stream.columns[column].ty {
+            ColumnType::Int => number.and_then(Number::as_i64).map(Value::Int),
+            _ => number.map(Number::as_f64).filter(|value| value.is_finite()).map(Value::Float),
+        };
+        let cell = Cell { column, is_increase: false };
+        match value {
+            Some(value) if !self.has(row, cell) => self.set(row, cell, value, budget),
+            Some(_) => {}
+            None => return false,
+        }
+        true
     }
 
     /// Keeps a label without a column. The first value of a name stays.

@@ -9,6 +9,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsPartialSuccess, ExportMetricsServiceResponse};
 use prost::Message;
 use serde_json::json;
@@ -16,7 +17,7 @@ use tonic::Code;
 
 use crate::Refusal;
 use crate::decompress::ACCEPTED;
-use crate::intake::{Ack, whole_seconds};
+use crate::intake::{Ack, Signal, whole_seconds};
 
 /// Longest list of reasons in an answer.
 const REASONS_MAX: usize = 16;
@@ -122,14 +123,31 @@ fn words(refusal: &Refusal) -> String {
     }
 }
 
-/// The OTLP answer, with what was refused point by point.
-pub(crate) fn export_response(ack: &Ack) -> ExportMetricsServiceResponse {
+/// How many points or log records were refused on their own, and why; None where none was.
+fn partial_success(ack: &Ack) -> Option<(i64, String)> {
     let rejected: u64 = ack.refused.iter().map(|refused| refused.count).sum();
-    let partial_success = (rejected > 0).then(|| ExportMetricsPartialSuccess {
-        rejected_data_points: i64::try_from(rejected).unwrap_or(i64::MAX),
-        error_message: reasons(&ack.refused),
-    });
-    ExportMetricsServiceResponse { partial_success }
+    (rejected > 0).then(|| (i64::try_from(rejected).unwrap_or(i64::MAX), reasons(&ack.refused)))
+}
+
+/// The OTLP answer of a signal in protobuf, with what was refused one by one.
+pub(crate) fn export_response(signal: Signal, ack: &Ack) -> Vec<u8> {
+    let partial = partial_success(ack);
+    match signal {
+        Signal::Metrics => {
+            let partial_success = partial.map(|(rejected_data_points, error_message)| ExportMetricsPartialSuccess {
+                rejected_data_points,
+                error_message,
+            });
+            ExportMetricsServiceResponse { partial_success }.encode_to_vec()
+        }
+        Signal::Logs => {
+            let partial_success = partial.map(|(rejected_log_records, error_message)| ExportLogsPartialSuccess {
+                rejected_log_records,
+                error_message,
+            });
+            ExportLogsServiceResponse { partial_success }.encode_to_vec()
+        }
+    }
 }
 
 /// Reasons and counts, as `unsupported_metric: 3 (summary); bad_time: 1`.
@@ -146,16 +164,19 @@ fn reasons(refused: &[Refused]) -> String {
 }
 
 /// The answer of the OTLP/HTTP door.
-pub(crate) fn otlp(encoding: OtlpEncoding, outcome: &Result<Ack, Refusal>) -> Response {
+pub(crate) fn otlp(signal: Signal, encoding: OtlpEncoding, outcome: &Result<Ack, Refusal>) -> Response {
     let (status, message): (StatusCode, Bytes) = match (outcome, encoding) {
-        (Ok(ack), OtlpEncoding::Protobuf) => (StatusCode::OK, export_response(ack).encode_to_vec().into()),
+        (Ok(ack), OtlpEncoding::Protobuf) => (StatusCode::OK, export_response(signal, ack).into()),
         (Ok(ack), OtlpEncoding::Json) => {
-            let body = match export_response(ack).partial_success {
+            let refused = match signal {
+                Signal::Metrics => "rejectedDataPoints",
+                Signal::Logs => "rejectedLogRecords",
+            };
+            let body = match partial_success(ack) {
                 // The JSON mapping of protobuf writes 64-bit integers as strings.
-                Some(partial) => json!({"partialSuccess": {
-                    "rejectedDataPoints": partial.rejected_data_points.to_string(),
-                    "errorMessage": partial.error_message,
-                }}),
+                Some((rejected, why)) => {
+                    json!({"partialSuccess": {refused: rejected.to_string(), "errorMessage": why}})
+                }
                 None => json!({}),
             };
             (StatusCode::OK, body.to_string().into())
@@ -296,20 +317,25 @@ mod tests {
             let grpc = grpc_status(&refusal);
             assert_eq!(grpc.code(), code, "{refusal:?}");
             assert_eq!(!grpc.details().is_empty(), refusal.retry_after().is_some(), "{refusal:?}");
-            let otlp = otlp(OtlpEncoding::Protobuf, &Err(refusal.clone()));
+            let otlp = otlp(Signal::Logs, OtlpEncoding::Protobuf, &Err(refusal.clone()));
             assert_eq!(otlp.status().as_u16(), status, "{refusal:?}");
         }
     }
 
-    /// Scenario: points refused for two reasons.
-    /// Guarantees: the answer names both with their counts.
+    /// Scenario: points refused for two reasons, and log records.
+    /// Guarantees: the answer names both with their counts, in the signal's own message.
     #[test]
     fn partial_success_names_reasons_and_counts() {
         let of = |reason, count, example: &str| Refused { reason, count, example: example.to_owned() };
         let refused = vec![of(Reason::UnsupportedMetric, 3, "summary"), of(Reason::BadTime, 1, "")];
-        let partial = export_response(&Ack { rows: 5, refused, ..Ack::default() }).partial_success.unwrap();
+        let ack = Ack { rows: 5, refused, ..Ack::default() };
+        let metrics = ExportMetricsServiceResponse::decode(&export_response(Signal::Metrics, &ack)[..]).unwrap();
+        let partial = metrics.partial_success.unwrap();
         assert_eq!(partial.rejected_data_points, 4);
         assert_eq!(partial.error_message, "unsupported_metric: 3 (summary); bad_time: 1");
-        assert!(export_response(&Ack::default()).partial_success.is_none());
+        let logs = ExportLogsServiceResponse::decode(&export_response(Signal::Logs, &ack)[..]).unwrap();
+        assert_eq!(logs.partial_success.unwrap().rejected_log_records, 4);
+        assert!(export_response(Signal::Logs, &Ack::default()).is_empty());
+        assert!(export_response(Signal::Metrics, &Ack::default()).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The OTLP/gRPC door: `MetricsService/Export`, unary, over HTTP/2 without TLS (h2c).
+//! The OTLP/gRPC door: `MetricsService/Export` and `LogsService/Export`, unary, over HTTP/2 without TLS (h2c).
 //!
 //! A unary call is five bytes of prefix and a message, so the framing is done here and everything behind it is the HTTP
 //! door's: the same limits, hard also while decompressing, and the message's bytes, which a row's identity is a hash of.
@@ -16,7 +16,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use prost::Message;
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -24,10 +23,11 @@ use tonic::{Code, Status};
 use super::answer::{export_response, grpc_status};
 use super::{Arrived, Entrance, arrive, enter, media_type};
 use crate::decompress::Encoding;
-use crate::intake::{Ack, Format, Parcel};
+use crate::intake::{Ack, Format, Parcel, Signal};
 use crate::{Door, Refusal};
 
-const EXPORT: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -37,23 +37,31 @@ const PREFIX: usize = 5;
 
 /// The routes of this door.
 pub(crate) fn routes(entrance: Entrance) -> Router {
-    Router::new().route(EXPORT, any(export)).fallback(no_method).with_state(entrance)
+    Router::new().route(METRICS, any(metrics)).route(LOGS, any(logs)).fallback(no_method).with_state(entrance)
 }
 
-async fn export(State(entrance): State<Entrance>, request: Request<Body>) -> Response {
+async fn metrics(State(entrance): State<Entrance>, request: Request<Body>) -> Response {
+    export(&entrance, Signal::Metrics, request).await
+}
+
+async fn logs(State(entrance): State<Entrance>, request: Request<Body>) -> Response {
+    export(&entrance, Signal::Logs, request).await
+}
+
+async fn export(entrance: &Entrance, signal: Signal, request: Request<Body>) -> Response {
     if !is_grpc(&request) {
-        count(&entrance, Code::Internal);
+        count(entrance, Code::Internal);
         return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
-    let outcome = call(&entrance, request).await;
+    let outcome = call(entrance, signal, request).await;
     match outcome {
         Ok(ack) => {
-            count(&entrance, Code::Ok);
-            succeeded(&ack)
+            count(entrance, Code::Ok);
+            succeeded(signal, &ack)
         }
         Err(refusal) => {
             let status = grpc_status(&refusal);
-            count(&entrance, status.code());
+            count(entrance, status.code());
             failed(status)
         }
     }
@@ -62,7 +70,7 @@ async fn export(State(entrance): State<Entrance>, request: Request<Body>) -> Res
 async fn no_method(State(entrance): State<Entrance>, request: Request<Body>) -> Response {
     count(&entrance, Code::Unimplemented);
     match is_grpc(&request) {
-        true => failed(Status::unimplemented("only the metrics service is here")),
+        true => failed(Status::unimplemented("only the services of metrics and logs are here")),
         false => plain(StatusCode::NOT_FOUND),
     }
 }
@@ -73,7 +81,7 @@ fn is_grpc(request: &Request<Body>) -> bool {
     grpc && request.method() == Method::POST
 }
 
-async fn call(entrance: &Entrance, request: Request<Body>) -> Result<Ack, Refusal> {
+async fn call(entrance: &Entrance, signal: Signal, request: Request<Body>) -> Result<Ack, Refusal> {
     let (head, body) = request.into_parts();
     let (intake, body) = enter(entrance, &head.headers, body).await?;
     let inner = &intake.inner;
@@ -87,7 +95,7 @@ async fn call(entrance: &Entrance, request: Request<Body>) -> Result<Ack, Refusa
     ticket.release(PREFIX);
     let parcel = Parcel {
         door: Door::OtlpGrpc,
-        format: Format::OtlpProtobuf,
+        format: Format::OtlpProtobuf(signal),
         sender,
         stream: None,
         idempotency: None,
@@ -134,13 +142,12 @@ fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-fn succeeded(ack: &Ack) -> Response {
-    let message = export_response(ack);
-    let length = message.encoded_len();
-    let mut frame = BytesMut::with_capacity(PREFIX + length);
+fn succeeded(signal: Signal, ack: &Ack) -> Response {
+    let message = export_response(signal, ack);
+    let mut frame = BytesMut::with_capacity(PREFIX + message.len());
     frame.put_u8(0);
-    frame.put_u32(length as u32);
-    frame.extend_from_slice(&message.encode_to_vec());
+    frame.put_u32(message.len() as u32);
+    frame.extend_from_slice(&message);
     let mut trailers = HeaderMap::new();
     trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
     let body = Full::new(frame.freeze()).with_trailers(std::future::ready(Some(Ok::<_, Infallible>(trailers))));

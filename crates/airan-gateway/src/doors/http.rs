@@ -1,8 +1,9 @@
-//! The HTTP door: `POST /v1/metrics` (OTLP/HTTP), `/v1/ndjson`, `/v1/arrow` and `/api/v1/write` (Prometheus remote write).
+//! The HTTP door: `POST /v1/metrics` and `/v1/logs` (OTLP/HTTP), `/v1/ndjson`, `/v1/arrow` and `/api/v1/write` (Prometheus remote write).
 //!
 //! | path | content types | answer |
 //! | --- | --- | --- |
 //! | `/v1/metrics` | `application/x-protobuf`, `application/json` | `ExportMetricsServiceResponse` in the request's encoding |
+//! | `/v1/logs` | the same | `ExportLogsServiceResponse`: events are rows, other records are refused one by one |
 //! | `/v1/ndjson` | `application/x-ndjson`, `application/jsonl`, `application/json` | JSON: rows kept, lines refused by reason |
 //! | `/v1/arrow` | `application/vnd.apache.arrow.stream` | the same; header `airan-stream` names the stream |
 //! | `/api/v1/write` | `application/x-protobuf`, `proto` says which version | 204, with the counts of what was written |
@@ -22,7 +23,7 @@ use http::{HeaderMap, HeaderName, Request, StatusCode};
 use super::answer::{self, OtlpEncoding};
 use super::{Entrance, Meant, media_type, receive};
 use crate::decompress::Encoding;
-use crate::intake::{Ack, Format};
+use crate::intake::{Ack, Format, Signal};
 use crate::{Door, Refusal};
 
 /// The stream of an Arrow body.
@@ -35,7 +36,8 @@ const NAME_MAX: usize = 256;
 /// The routes of this door.
 pub(crate) fn routes(entrance: Entrance) -> Router {
     Router::new()
-        .route("/v1/metrics", post(otlp))
+        .route("/v1/metrics", post(metrics))
+        .route("/v1/logs", post(logs))
         .route("/v1/ndjson", post(ndjson))
         .route("/v1/arrow", post(arrow))
         .route("/api/v1/write", post(remote_write))
@@ -44,14 +46,27 @@ pub(crate) fn routes(entrance: Entrance) -> Router {
         .with_state(entrance)
 }
 
-async fn otlp(State(entrance): State<Entrance>, request: Request<Body>) -> Response {
+async fn metrics(State(entrance): State<Entrance>, request: Request<Body>) -> Response {
+    otlp(&entrance, Signal::Metrics, metrics_meaning, request).await
+}
+
+async fn logs(State(entrance): State<Entrance>, request: Request<Body>) -> Response {
+    otlp(&entrance, Signal::Logs, logs_meaning, request).await
+}
+
+async fn otlp(
+    entrance: &Entrance,
+    signal: Signal,
+    meaning: fn(&HeaderMap) -> Result<Meant, Refusal>,
+    request: Request<Body>,
+) -> Response {
     // Errors about the content type itself are answered in JSON, which a person can read.
     let encoding = match otlp_encoding(request.headers()) {
         Ok(encoding) => encoding,
         Err(_) => OtlpEncoding::Json,
     };
-    let outcome = receive(&entrance, Door::OtlpHttp, request, otlp_meaning).await;
-    counted(&entrance, Door::OtlpHttp, answer::otlp(encoding, &outcome))
+    let outcome = receive(entrance, Door::OtlpHttp, request, meaning).await;
+    counted(entrance, Door::OtlpHttp, answer::otlp(signal, encoding, &outcome))
 }
 
 async fn ndjson(State(entrance): State<Entrance>, request: Request<Body>) -> Response {
@@ -74,7 +89,7 @@ fn rows_answer(entrance: &Entrance, door: Door, outcome: &Result<Ack, Refusal>) 
 }
 
 async fn no_path(State(entrance): State<Entrance>) -> Response {
-    let known = "there are POST /v1/metrics, /v1/ndjson, /v1/arrow and /api/v1/write";
+    let known = "there are POST /v1/metrics, /v1/logs, /v1/ndjson, /v1/arrow and /api/v1/write";
     count(&entrance, "none", answer::no_such(StatusCode::NOT_FOUND, "not_found", known))
 }
 
@@ -105,10 +120,18 @@ fn otlp_encoding(headers: &HeaderMap) -> Result<OtlpEncoding, Refusal> {
     }
 }
 
-fn otlp_meaning(headers: &HeaderMap) -> Result<Meant, Refusal> {
+fn metrics_meaning(headers: &HeaderMap) -> Result<Meant, Refusal> {
+    otlp_meaning(headers, Signal::Metrics)
+}
+
+fn logs_meaning(headers: &HeaderMap) -> Result<Meant, Refusal> {
+    otlp_meaning(headers, Signal::Logs)
+}
+
+fn otlp_meaning(headers: &HeaderMap, signal: Signal) -> Result<Meant, Refusal> {
     let format = match otlp_encoding(headers)? {
-        OtlpEncoding::Protobuf => Format::OtlpProtobuf,
-        OtlpEncoding::Json => Format::OtlpJson,
+        OtlpEncoding::Protobuf => Format::OtlpProtobuf(signal),
+        OtlpEncoding::Json => Format::OtlpJson(signal),
     };
     meaning(headers, format, None)
 }

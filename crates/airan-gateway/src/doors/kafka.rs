@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::decompress::Encoding;
 use crate::inflight::Ticket;
-use crate::intake::{Ack, Format, Intake, Offered, Parcel};
+use crate::intake::{Ack, Format, Intake, Offered, Parcel, Signal};
 use crate::{Door, KafkaFormat, KafkaInSettings, Refusal};
 
 /// Messages of one topic that may wait for the bus at once. One at a time would read some thirty messages a second, for each
@@ -236,7 +236,7 @@ impl Topic {
             ticket.hold(body.len())?;
         }
         let format = match self.settings.format {
-            KafkaFormat::OtlpProto => Format::OtlpProtobuf,
+            KafkaFormat::OtlpProto => Format::OtlpProtobuf(Signal::Metrics),
             KafkaFormat::Ndjson => Format::Ndjson,
         };
         let parcel = Parcel {

@@ -264,16 +264,13 @@ fn source(file: &str, text: &SourceText, catalog: &Catalog) -> Result<MappingSou
     }
     let mut columns = Vec::new();
     for label in &text.columns {
-        let text_columns = || {
+        let fitting = || {
             let all = catalog.streams().flat_map(|stream| &stream.columns);
-            all.filter(|column| column.ty == ColumnType::Text).map(|column| column.name.as_str())
+            all.filter(|column| column.takes_label()).map(|column| column.name.as_str())
         };
-        if !text_columns().any(|name| name == label.to.value) {
-            return Err(refuse(
-                file,
-                &label.to,
-                unknown_column("the text columns of any stream", &label.to.value, text_columns()),
-            ));
+        if !fitting().any(|name| name == label.to.value) {
+            let of = "the columns that a label can fill, of any stream";
+            return Err(refuse(file, &label.to, unknown_column(of, &label.to.value, fitting())));
         }
         columns.push((label.label.clone(), label.to.value.clone()));
     }

@@ -110,7 +110,7 @@ fn a_wrong_mapping_is_refused_with_its_place() {
         ),
         (
             "sources:\n  - name: x\n    meaning: x\n    columns:\n      - {label: a, to: utilization}\n",
-            "m.yaml:5:24: no column `utilization` in the text columns of any stream",
+            "m.yaml:5:24: no column `utilization` in the columns that a label can fill, of any stream",
         ),
         ("drop_fields: [imsi, '--']\n", "m.yaml:1:21: `--` names no field"),
         ("drop_fields: [imsi, imsi]\n", "m.yaml:1:21: field `imsi` stands already at m.yaml:1:15"),

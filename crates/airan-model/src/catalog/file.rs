@@ -147,7 +147,7 @@ pub(super) struct SourceText {
     /// Labels that name the node, the first there is; else it is the sender's own name.
     #[serde(default)]
     pub(super) node: Vec<String>,
-    /// Labels that fill text columns.
+    /// Labels that fill columns: text, or a number without a unit.
     #[serde(default)]
     pub(super) columns: Vec<LabelText>,
     /// Labels of what is added up: not kept in a row's attributes.
@@ -178,7 +178,7 @@ pub(super) struct FromText {
     pub(super) absent: Vec<String>,
 }
 
-/// A label that fills a text column.
+/// A label that fills a column.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LabelText {

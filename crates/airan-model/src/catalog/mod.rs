@@ -23,7 +23,7 @@ pub use unknown::{UNKNOWN_TEXT_MAX, with_unknown};
 
 /// Label a decoder adds to every sample before it looks for a target: the metric's declared type.
 ///
-/// One of `gauge`, `counter`, `histogram`, `summary`, `info`, `stateset`, `unknown`; OTLP's monotonic sums are `counter`, its
+/// One of `gauge`, `counter`, `histogram`, `summary`, `info`, `stateset`, `event`, `unknown`; OTLP's monotonic sums are `counter`, its
 /// other sums `gauge`. It lets a mapping tell apart versions of an exporter that declare one name with different types, and it
 /// is never stored.
 pub const TYPE_LABEL: &str = "__type__";
@@ -70,6 +70,7 @@ const BUILTIN: &[(&str, &str)] = &[
     ("config/catalog/map_aerial.yaml", include_str!("../../../../config/catalog/map_aerial.yaml")),
     ("config/catalog/map_ocudu.yaml", include_str!("../../../../config/catalog/map_ocudu.yaml")),
     ("config/catalog/map_radio_names.yaml", include_str!("../../../../config/catalog/map_radio_names.yaml")),
+    ("config/catalog/map_otel_events.yaml", include_str!("../../../../config/catalog/map_otel_events.yaml")),
     ("config/catalog/map_otel_gen_ai.yaml", include_str!("../../../../config/catalog/map_otel_gen_ai.yaml")),
     ("config/catalog/map_cadvisor.yaml", include_str!("../../../../config/catalog/map_cadvisor.yaml")),
 ];
@@ -153,7 +154,8 @@ pub struct MappingSource {
     pub needs_one_of: Vec<String>,
     /// Labels that name the node; the first present and not empty wins, else the sender's.
     pub node: Vec<String>,
-    /// Labels kept as text columns, where the target's stream has a text column of that name.
+    /// Labels kept as columns, where the target's stream has a column of that name that a label can fill
+    /// ([`Column::takes_label`]).
     pub columns: Vec<(String, String)>,
     /// Labels not kept in the `attributes` of a row of a known stream. A row of `sample` keeps every label.
     pub ignore: Vec<String>,

@@ -86,6 +86,18 @@ pub struct Column {
     pub meaning: String,
 }
 
+impl Column {
+    /// Whether a label can fill it: text, or a number that has no unit and is no sum.
+    pub fn takes_label(&self) -> bool {
+        let is_plain = matches!(self.kind, Kind::Gauge | Kind::State) && matches!(self.unit, Unit::None | Unit::Count);
+        match self.ty {
+            ColumnType::Text => true,
+            ColumnType::Int | ColumnType::Float => is_plain,
+            ColumnType::Histogram => false,
+        }
+    }
+}
+
 /// A column that is part of who the row is about: always Utf8, nullable.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EntityColumn {

@@ -36,6 +36,7 @@ mod admission;
 mod faults;
 mod listening;
 mod load;
+mod logs;
 mod otlp;
 mod remote_write;
 mod rows;
