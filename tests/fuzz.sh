@@ -4,8 +4,8 @@
 #
 # usage: tests/fuzz.sh SECONDS [TARGET...]     environment: AIRAN_SAMPLES, the folder of other systems' files
 #
-# Needs a nightly compiler and cargo-fuzz, which are installed where they can be had; where not, that is said and nothing is
-# tested. The corpus grows from run to run in ${XDG_CACHE_HOME:-$HOME/.cache}/airan/fuzz.
+# Needs a nightly compiler and cargo-fuzz, which are installed where they are missing; where they cannot be had, it fails and says
+# what is. The corpus grows from run to run in ${XDG_CACHE_HOME:-$HOME/.cache}/airan/fuzz.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,16 +16,21 @@ samples=${AIRAN_SAMPLES:-$PWD/../shared/samples}
 work=$cache/fuzz
 mkdir -p "$work"
 
-not_tested() { echo "NOT TESTED: fuzzing: $*"; exit 0; }
-command -v rustup >/dev/null || not_tested "no rustup, which brings a nightly compiler"
+missing() {
+    echo "FAIL nothing is fuzzed: $*"
+    [ ! -f "$work/install.log" ] || tail -n 20 "$work/install.log"
+    exit 1
+}
+rm -f "$work/install.log"
+command -v rustup >/dev/null || missing "there is no rustup, which brings the nightly compiler (https://rustup.rs)"
 if ! rustup toolchain list | grep -q '^nightly'; then
-    timeout 300 rustup toolchain install nightly --profile minimal >"$work/install.log" 2>&1 ||
-        not_tested "no nightly compiler can be had here, see $work/install.log"
+    timeout 600 rustup toolchain install nightly --profile minimal >"$work/install.log" 2>&1 ||
+        missing "no nightly compiler: rustup toolchain install nightly --profile minimal says"
 fi
 tools=$cache/fuzz-tools
 if [ ! -x "$tools/bin/cargo-fuzz" ]; then
     CARGO_TARGET_DIR=$cache/fuzz-tools-target cargo install cargo-fuzz --locked --root "$tools" >"$work/install.log" 2>&1 ||
-        not_tested "cargo-fuzz cannot be had here, see $work/install.log"
+        missing "no cargo-fuzz: cargo install cargo-fuzz --locked says"
 fi
 PATH=$tools/bin:$PATH
 venv=$cache/venv

@@ -106,16 +106,40 @@ def metric(value):
     return body
 
 
-def otlp(request):
+SEVERITIES = {"SEVERITY_NUMBER_WARN": 13}
+
+
+def record(value):
+    severity = value.get("severityNumber", 0)
+    body = fixed(1, value.get("timeUnixNano", 0)) + field(2, SEVERITIES.get(severity, severity))
+    body += field(3, value.get("severityText", "")) + field(5, any_value(value.get("body", {})))
+    body += pairs(6, value.get("attributes")) + field(9, b"\x4b" * 16) + field(10, b"\x4b" * 8)
+    return body + fixed(11, value.get("observedTimeUnixNano", 0)) + field(12, value.get("eventName", ""))
+
+
+def otlp(request, signal="Metrics", items="metrics", write=metric):
     out = b""
-    for resource in request.get("resourceMetrics", []):
+    for resource in request.get(f"resource{signal}", []):
         body = field(1, pairs(1, resource.get("resource", {}).get("attributes")))
-        for scope in resource.get("scopeMetrics", []):
+        for scope in resource.get(f"scope{signal}", []):
             of = scope.get("scope", {})
             named = field(1, of.get("name", "")) + field(2, of.get("version", "")) + pairs(3, of.get("attributes"))
-            body += field(2, field(1, named) + b"".join(field(2, metric(one)) for one in scope.get("metrics", [])))
+            body += field(2, field(1, named) + b"".join(field(2, write(one)) for one in scope.get(items, [])))
         out += field(1, body)
     return out
+
+
+def with_events(request):
+    """The same logs, and each record again as an event: named by the field, and by the attribute with a body of fields."""
+    for resource in request["resourceLogs"]:
+        for scope in resource["scopeLogs"]:
+            for one in list(scope["logRecords"]):
+                scope["logRecords"].append({**one, "eventName": "shown", "severityNumber": "SEVERITY_NUMBER_WARN"})
+                named = {"key": "event.name", "value": {"stringValue": "told"}}
+                code = {"key": "code", "value": {"intValue": "7"}}
+                fields = {"kvlistValue": {"values": [code, {"key": "imsi", "value": {"stringValue": "1"}}]}}
+                scope["logRecords"].append({**one, "attributes": [*one["attributes"], named], "body": fields})
+    return request
 
 
 TYPES = {"counter": 1, "gauge": 2, "histogram": 3, "summary": 5, "info": 6, "stateset": 7}
@@ -167,6 +191,20 @@ def arrow_stream(options=None):
     return out.getvalue()
 
 
+def sections(capture, title):
+    """The tables of a capture under headings with this title: a heading is two lines between two of `#`."""
+    lines, found = capture.splitlines(keepends=True), []
+    for at, line in enumerate(lines):
+        if title in line and line.startswith("#"):
+            body = []
+            for following in lines[at + 3:]:
+                if following.startswith("####"):
+                    break
+                body.append(following)
+            found.append("".join(body).strip() + "\n")
+    return found
+
+
 def main():
     samples, corpus = map(pathlib.Path, sys.argv[1:])
     count = 0
@@ -181,6 +219,11 @@ def main():
     for path in sorted(samples.glob("prom-otlp/otlp*metric*.json")) + sorted(samples.glob("prom-otlp/otlp_rust*.json")):
         seed("otlp_json", path.name, path.read_bytes())
         seed("otlp_protobuf", path.name, otlp(json.loads(path.read_text())))
+    for path in sorted(samples.glob("prom-otlp/otlp*logs*.json")):
+        seed("otlp_logs_json", path.name, path.read_bytes())
+        request = with_events(json.loads(path.read_text()))
+        seed("otlp_logs_json", f"events-{path.name}", json.dumps(request, indent=1).encode())
+        seed("otlp_logs_protobuf", path.name, otlp(request, "Logs", "logRecords", record))
     texts = [p for suffix in ("*.prom", "*.metrics") for p in samples.rglob(suffix)]
     texts += (ROOT / "crates/airan-decode/fixtures").glob("*.prom")
     for path in sorted(texts):
@@ -197,6 +240,13 @@ def main():
         seed("ndjson", path.parent.name, b"".join(lines[:20]))
     for path in samples.glob("ran-gnb/*.jsonl"):
         seed("ndjson", path.name, path.read_bytes())
+    for path in samples.glob("accel-nvidia/nvidia-smi_*.xml"):
+        seed("nvidia_smi_xml", path.name, path.read_bytes())
+    for path in samples.glob("accel-nvidia/linux-*.txt"):
+        for number, table in enumerate(sections(path.read_text(), "query-gpu (csv")):
+            seed("nvidia_smi_csv", f"{number}-{path.name}", table.encode())
+    for path in samples.glob("accel-other/rocm-smi_*.json"):
+        seed("rocm_smi", path.name, path.read_bytes())
     for name, compression in [("plain", None), ("lz4", "lz4"), ("zstd", "zstd")]:
         seed("arrow_ipc", name, arrow_stream(pa.ipc.IpcWriteOptions(compression=compression)))
     print(f"{count} seeds in {corpus}")

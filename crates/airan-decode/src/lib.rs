@@ -1,4 +1,4 @@
-//! Foreign bytes to typed rows: OTLP, Prometheus text and remote write, NDJSON, Arrow.
+//! Foreign bytes to typed rows: OTLP metrics and events, Prometheus text and remote write, NDJSON, Arrow.
 //!
 //! Every decoder turns one body into rows of the catalog's streams and a [`Tally`] that says what became of each sample. Nothing
 //! here does I/O or reads a clock, and no bytes can make it panic or grow without bound.
@@ -7,6 +7,7 @@
 //!  otlp (protobuf, JSON)    ─┐
 //!  prometheus, remote_write ─┴─▶ rows: plan (labels) ─▶ table (wide rows) or sample ─▶ Decoded
 //!  ndjson, arrow_ipc        ─────────────────────────────────────────────────────────▶ Decoded
+//!  accelerators (nvidia-smi, rocm-smi) ──────────────────────────────▶ Reading, of the agent
 //! ```
 //!
 //! # Memory
@@ -27,6 +28,7 @@ mod refusals;
 mod rows;
 mod wire;
 
+pub mod accelerators;
 pub mod arrow_ipc;
 pub mod ndjson;
 pub mod otlp;

@@ -5,109 +5,8 @@ use serde_json::json;
 use super::*;
 use crate::testing::{check, context, rows};
 
-/// The messages as a sender writes them (prometheus, `prompb/types.proto`, `prompb/io/prometheus/write/v2/types.proto`).
-mod sent {
-    use prost::Message;
-
-    #[derive(Clone, PartialEq, Message)]
-    pub struct WriteRequest {
-        #[prost(message, repeated, tag = "1")]
-        pub timeseries: Vec<TimeSeries>,
-        #[prost(message, repeated, tag = "3")]
-        pub metadata: Vec<MetricMetadata>,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    pub struct MetricMetadata {
-        #[prost(int32, tag = "1")]
-        pub kind: i32,
-        #[prost(string, tag = "2")]
-        pub family: String,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    pub struct TimeSeries {
-        #[prost(message, repeated, tag = "1")]
-        pub labels: Vec<Label>,
-        #[prost(message, repeated, tag = "2")]
-        pub samples: Vec<Sample>,
-        #[prost(message, repeated, tag = "3")]
-        pub exemplars: Vec<Label>,
-        #[prost(message, repeated, tag = "4")]
-        pub histograms: Vec<Histogram>,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    pub struct Label {
-        #[prost(string, tag = "1")]
-        pub name: String,
-        #[prost(string, tag = "2")]
-        pub value: String,
-    }
-    #[derive(Clone, Copy, PartialEq, Message)]
-    pub struct Sample {
-        #[prost(double, tag = "1")]
-        pub value: f64,
-        #[prost(int64, tag = "2")]
-        pub timestamp: i64,
-        #[prost(int64, tag = "3")]
-        pub start: i64,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    pub struct Histogram {
-        #[prost(uint64, tag = "1")]
-        pub count: u64,
-        #[prost(double, tag = "3")]
-        pub sum: f64,
-        #[prost(sint32, tag = "4")]
-        pub schema: i32,
-        #[prost(double, tag = "5")]
-        pub zero_threshold: f64,
-        #[prost(uint64, tag = "6")]
-        pub zero_count: u64,
-        #[prost(message, repeated, tag = "11")]
-        pub positive_spans: Vec<Span>,
-        #[prost(sint64, repeated, tag = "12")]
-        pub positive_deltas: Vec<i64>,
-        #[prost(double, repeated, tag = "13")]
-        pub positive_counts: Vec<f64>,
-        #[prost(int64, tag = "15")]
-        pub timestamp: i64,
-        #[prost(double, repeated, tag = "16")]
-        pub custom: Vec<f64>,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    pub struct Span {
-        #[prost(sint32, tag = "1")]
-        pub offset: i32,
-        #[prost(uint32, tag = "2")]
-        pub length: u32,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    pub struct Request2 {
-        #[prost(string, repeated, tag = "4")]
-        pub symbols: Vec<String>,
-        #[prost(message, repeated, tag = "5")]
-        pub timeseries: Vec<TimeSeries2>,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    pub struct TimeSeries2 {
-        #[prost(uint32, repeated, tag = "1")]
-        pub labels: Vec<u32>,
-        #[prost(message, repeated, tag = "2")]
-        pub samples: Vec<Sample>,
-        #[prost(message, repeated, tag = "3")]
-        pub histograms: Vec<Histogram>,
-        #[prost(message, repeated, tag = "4")]
-        pub exemplars: Vec<Sample>,
-        #[prost(message, optional, tag = "5")]
-        pub metadata: Option<Metadata2>,
-        #[prost(int64, tag = "6")]
-        pub created: i64,
-    }
-    #[derive(Clone, PartialEq, Message)]
-    pub struct Metadata2 {
-        #[prost(int32, tag = "1")]
-        pub kind: i32,
-    }
-}
+#[path = "../../../tests/remote_write_messages.rs"]
+mod sent;
 
 const NOW: i64 = 1_700_000_000_000;
 
@@ -133,7 +32,8 @@ fn read(timeseries: Vec<sent::TimeSeries>) -> Decoded {
 #[test]
 fn exemplars_are_counted_and_left_out() {
     let mut with = series(&[("__name__", "x"), ("instance", "n:1")], &[(NOW, 1.0)]);
-    with.exemplars = labels(&[("trace_id", "4bf92f35"), ("imsi", "1")]);
+    let exemplar = sent::Exemplar { labels: labels(&[("trace_id", "4bf92f35"), ("imsi", "1")]), ..Default::default() };
+    with.exemplars = vec![exemplar; 2];
     let first = read(vec![with]);
     let sample = sent::Sample { value: 1.0, timestamp: NOW, start: 0 };
     let request = sent::Request2 {
@@ -141,7 +41,7 @@ fn exemplars_are_counted_and_left_out() {
         timeseries: vec![sent::TimeSeries2 {
             labels: vec![1, 2, 3, 4],
             samples: vec![sample],
-            exemplars: vec![sample, sample],
+            exemplars: vec![sent::Exemplar2 { labels: vec![3, 4], ..Default::default() }; 2],
             ..Default::default()
         }],
     };
@@ -338,7 +238,7 @@ fn version_2_has_symbols_types_and_start_times() {
             sent::TimeSeries2 {
                 labels: vec![1, 2, 3, 4],
                 samples: vec![sample, sent::Sample { start: 0, timestamp: NOW + 1, ..sample }],
-                metadata: Some(sent::Metadata2 { kind: 1 }),
+                metadata: Some(sent::Metadata2 { kind: 1, ..Default::default() }),
                 created: NOW - 90_000,
                 ..Default::default()
             },

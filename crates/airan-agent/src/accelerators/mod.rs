@@ -3,8 +3,8 @@
 //! ```text
 //!  nvml ──────┐  (each on a thread of its own, with a deadline)
 //!  smi_xml ───┤
-//!  smi_csv ───┼─▶ reading ─▶ rows (owner) ─▶ to_rows ─▶ the agent's queue
-//!  rocm ──────┘
+//!  smi_csv ───┼─▶ Reading ─▶ rows (owner) ─▶ to_rows ─▶ the agent's queue
+//!  rocm ──────┘  (what programs print is read in airan_decode::accelerators)
 //! ```
 //!
 //! No driver, no library, no device: no error, but one line in the log and `airan_agent_accelerator_source{source="none"} 1`.
@@ -16,12 +16,7 @@ mod nvml_events;
 mod nvml_gpm;
 mod nvml_values;
 mod owner;
-mod reading;
-mod rocm;
 mod rows;
-mod smi_csv;
-mod smi_xml;
-mod value;
 mod worker;
 
 use std::path::PathBuf;
@@ -29,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use airan_decode::accelerators::{Reading, rocm, smi_csv, smi_xml};
 use airan_model::time::{Clock, SECOND};
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +32,6 @@ use crate::agent::Shared;
 use crate::rows::to_rows;
 use crate::scrape::Schedule;
 use crate::settings::{AcceleratorSettings, AcceleratorSource};
-use reading::Reading;
 use worker::{Requests, SourceError, Worker};
 
 /// The stream, also the collector's name.
@@ -106,12 +101,12 @@ fn nvidia_smi(program: &str, within: Duration) -> Result<Reading, SourceError> {
     let begin = Instant::now();
     let xml = command::run(program, &["-q", "-x"], within.mul_f64(0.6))
         .and_then(without_devices)
-        .and_then(|text| smi_xml::read(&text));
+        .and_then(|text| Ok(smi_xml::read(&text)?));
     let Err(SourceError::Failed(why)) = xml else { return devices(xml) };
     let left = within.saturating_sub(begin.elapsed());
     let csv = command::run(program, &[smi_csv::QUERY, "--format=csv"], left)
         .and_then(without_devices)
-        .and_then(|text| smi_csv::read(&text));
+        .and_then(|text| Ok(smi_csv::read(&text)?));
     match csv {
         Err(SourceError::Failed(too)) => Err(SourceError::Failed(format!("{why}; and {too}"))),
         csv => devices(csv),
@@ -127,7 +122,7 @@ fn rocm_smi(program: &str, within: Duration) -> Result<Reading, SourceError> {
             start_of(&printed.text)
         )));
     }
-    devices(rocm::read(&printed.text))
+    devices(rocm::read(&printed.text).map_err(SourceError::from))
 }
 
 /// nvidia-smi says on its output that there is no driver (status 9) or no device (6); see its manual page, "Return value".

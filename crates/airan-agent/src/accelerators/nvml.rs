@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::ffi::OsStr;
 use std::time::Duration;
 
+use airan_decode::accelerators::{Process, Reading};
 use airan_model::time::Clock as WallClock;
 use nvml_wrapper::enum_wrappers::device::{
     Clock, ComputeMode, EccCounter, MemoryError, PcieUtilCounter, PerformanceState, TemperatureSensor,
@@ -21,7 +22,6 @@ use nvml_wrapper::{Device, Nvml};
 use super::nvml_events::{self, Events, LISTEN};
 use super::nvml_gpm::Gpm;
 use super::nvml_values::{self, FIELDS, FIELDS_OF_ONE_LINK, Said, SliceSaid};
-use super::reading::{Process, Reading};
 use super::worker::{Next, Question, Requests, SourceError};
 
 /// The library's name, which the loader finds where the driver was installed.

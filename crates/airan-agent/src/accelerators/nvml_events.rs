@@ -3,13 +3,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use airan_decode::accelerators::Xid;
 use airan_model::time::{Clock, Micros};
 use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{EventSet, Nvml};
-
-use super::reading::Xid;
 
 /// How long one wait for an XID error may take, and so how much later a question may be answered.
 pub(super) const LISTEN: Duration = Duration::from_millis(200);

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::reading::{Entry, Xid};
+use airan_decode::accelerators::{Entry, Xid};
+
 use super::testing::{assert_conform, text};
 use super::worker::{SourceError, Worker};
 use super::*;

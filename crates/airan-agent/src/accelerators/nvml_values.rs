@@ -1,8 +1,7 @@
 //! What NVML says about one device, in NVML's own units, and what becomes of it.
 
+use airan_decode::accelerators::{Entry, Process};
 use nvml_wrapper::enums::gpm::GpmMetricId;
-
-use super::reading::{Entry, Process};
 
 /// A device, in the units of `nvml.h`. None: not supported by the device, not permitted, or an error of this one call.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::reading::{Entry, Process};
+use airan_decode::accelerators::{Entry, Process};
 
 /// Length of a container's id in a cgroup path: SHA-256 as hex, with containerd, CRI-O, Docker and Podman alike.
 const CONTAINER_ID: usize = 64;

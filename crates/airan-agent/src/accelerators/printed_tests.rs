@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use airan_decode::accelerators::OutputError;
+
 use super::testing::{assert_conform, assert_none, assert_numbers, sample, text};
 use super::*;
 
@@ -285,7 +287,7 @@ fn json_of_rocm_smi() {
 /// Guarantees: an error that says what is wrong, or a report of the field; never a panic, never a made-up number.
 #[test]
 fn outputs_that_are_none_are_refused_with_the_reason() {
-    let failed = |reading: Result<Reading, SourceError>| match reading {
+    let failed = |reading: Result<Reading, OutputError>| match reading.map_err(SourceError::from) {
         Err(SourceError::Failed(why)) => why,
         other => panic!("{other:?}"),
     };

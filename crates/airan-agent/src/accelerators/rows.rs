@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use airan_decode::accelerators::{Entry, Xid};
+
 use super::owner;
-use super::reading::{Entry, Xid};
 use crate::rows;
 
 /// Rows of `accelerator`, with owners where processes were told.

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use airan_decode::accelerators::{Entry, Reading};
 use airan_model::catalog::{Catalog, ColumnType};
 
-use super::reading::{Entry, Reading};
 use super::{STREAM, to_rows};
 
 /// A file of the samples, read in place; None, with a loud line, where they are not at hand.

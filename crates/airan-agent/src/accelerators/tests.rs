@@ -4,10 +4,10 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use airan_decode::accelerators::{Entry, Xid};
 use airan_model::catalog::Catalog;
 use arrow::array::AsArray;
 
-use super::reading::Entry;
 use super::*;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -67,7 +67,7 @@ fn programs_of_every_kind_have_an_answer_in_time() {
 fn xid_errors_are_rows_of_the_stream_of_events() {
     let catalog = Catalog::builtin().unwrap();
     let stream = catalog.stream("event").unwrap();
-    let xid = |code| reading::Xid { at: 5, device: "GPU-1".into(), code };
+    let xid = |code| Xid { at: 5, device: "GPU-1".into(), code };
     for (code, message) in [(Some(79), "XID 79 on GPU-1"), (None, "XID error without a code on GPU-1")] {
         let row = super::rows::event(&xid(code));
         assert!(row.texts.contains(&("message", message.to_owned())));
@@ -86,7 +86,7 @@ async fn what_a_look_gives_waits_for_the_uplink() {
     use crate::stamp::Stamp;
     use airan_model::identity::BatchId;
 
-    let xid = |at| reading::Xid { at, device: "GPU-1".into(), code: Some(79) };
+    let xid = |at| Xid { at, device: "GPU-1".into(), code: Some(79) };
     let entry = Entry { device: "GPU-1".into(), numbers: vec![("power_watts", 5.0)], ..Entry::default() };
     let look =
         Reading { entries: vec![entry], xids: vec![xid(5), xid(9)], xids_dropped: 3, unread: vec!["a=b".into()] };

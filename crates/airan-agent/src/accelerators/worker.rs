@@ -6,9 +6,8 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use airan_decode::accelerators::{OutputError, Reading};
 use tokio::sync::oneshot;
-
-use super::reading::Reading;
 
 /// Why there is no reading.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +27,12 @@ pub(crate) enum SourceError {
     /// The thread has ended.
     #[error("the thread that reads has ended")]
     Ended,
+}
+
+impl From<OutputError> for SourceError {
+    fn from(error: OutputError) -> SourceError {
+        SourceError::Failed(error.to_string())
+    }
 }
 
 type Reply = oneshot::Sender<Result<Reading, SourceError>>;

@@ -6,100 +6,14 @@
 
 use super::*;
 
-#[derive(Clone, PartialEq, Message)]
-struct Request {
-    #[prost(string, repeated, tag = "4")]
-    symbols: Vec<String>,
-    #[prost(message, repeated, tag = "5")]
-    timeseries: Vec<Series>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Series {
-    #[prost(uint32, repeated, tag = "1")]
-    labels: Vec<u32>,
-    #[prost(message, repeated, tag = "2")]
-    samples: Vec<Point>,
-    #[prost(message, repeated, tag = "3")]
-    histograms: Vec<Native>,
-    #[prost(message, repeated, tag = "4")]
-    exemplars: Vec<Exemplar>,
-    #[prost(message, optional, tag = "5")]
-    metadata: Option<Metadata>,
-}
-
-#[derive(Clone, Copy, PartialEq, Message)]
-struct Point {
-    #[prost(double, tag = "1")]
-    value: f64,
-    #[prost(int64, tag = "2")]
-    timestamp: i64,
-    #[prost(int64, tag = "3")]
-    start_timestamp: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Exemplar {
-    #[prost(uint32, repeated, tag = "1")]
-    labels: Vec<u32>,
-    #[prost(double, tag = "2")]
-    value: f64,
-    #[prost(int64, tag = "3")]
-    timestamp: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Metadata {
-    #[prost(int32, tag = "1")]
-    kind: i32,
-    #[prost(uint32, tag = "3")]
-    help: u32,
-    #[prost(uint32, tag = "4")]
-    unit: u32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Native {
-    #[prost(uint64, tag = "1")]
-    count: u64,
-    #[prost(double, tag = "3")]
-    sum: f64,
-    #[prost(sint32, tag = "4")]
-    schema: i32,
-    #[prost(double, tag = "5")]
-    zero_threshold: f64,
-    #[prost(uint64, tag = "6")]
-    zero_count: u64,
-    #[prost(message, repeated, tag = "8")]
-    negative_spans: Vec<Span>,
-    #[prost(sint64, repeated, tag = "9")]
-    negative_deltas: Vec<i64>,
-    #[prost(message, repeated, tag = "11")]
-    positive_spans: Vec<Span>,
-    #[prost(sint64, repeated, tag = "12")]
-    positive_deltas: Vec<i64>,
-    #[prost(int64, tag = "15")]
-    timestamp: i64,
-    #[prost(double, repeated, tag = "16")]
-    custom_values: Vec<f64>,
-    #[prost(int64, tag = "17")]
-    start_timestamp: i64,
-}
-
-#[derive(Clone, Copy, PartialEq, Message)]
-struct Span {
-    #[prost(sint32, tag = "1")]
-    offset: i32,
-    #[prost(uint32, tag = "2")]
-    length: u32,
-}
+use super::messages::{Exemplar2, Histogram, Metadata2, Request2, Sample, Span, TimeSeries2};
 
 const AT: i64 = NOW / 1_000;
 
 /// A request that is put together series by series.
 #[derive(Default)]
 struct Sent {
-    request: Request,
+    request: Request2,
 }
 
 impl Sent {
@@ -115,19 +29,19 @@ impl Sent {
         }) as u32
     }
 
-    fn series(&mut self, labels: &[(&str, &str)]) -> &mut Series {
+    fn series(&mut self, labels: &[(&str, &str)]) -> &mut TimeSeries2 {
         let labels = labels.iter().flat_map(|(name, value)| [self.symbol(name), self.symbol(value)]).collect();
-        self.request.timeseries.push(Series { labels, ..Series::default() });
+        self.request.timeseries.push(TimeSeries2 { labels, ..TimeSeries2::default() });
         self.request.timeseries.last_mut().unwrap()
     }
 
     fn sample(labels: &[(&str, &str)], value: f64) -> Sent {
         let mut sent = Sent::default();
-        sent.series(labels).samples.push(Point { value, timestamp: AT, start_timestamp: 0 });
+        sent.series(labels).samples.push(Sample { value, timestamp: AT, start: 0 });
         sent
     }
 
-    fn histogram(labels: &[(&str, &str)], histogram: Native) -> Sent {
+    fn histogram(labels: &[(&str, &str)], histogram: Histogram) -> Sent {
         let mut sent = Sent::default();
         sent.series(labels).histograms.push(histogram);
         sent
@@ -136,24 +50,24 @@ impl Sent {
     /// Metadata for the last series.
     fn with_metadata(mut self, kind: i32, help: &str, unit: &str) -> Sent {
         let (help, unit) = (self.symbol(help), self.symbol(unit));
-        self.request.timeseries.last_mut().unwrap().metadata = Some(Metadata { kind, help, unit });
+        self.request.timeseries.last_mut().unwrap().metadata = Some(Metadata2 { kind, help, unit });
         self
     }
 
     /// An exemplar for the last series.
     fn with_exemplar(mut self, labels: &[(&str, &str)], value: f64) -> Sent {
         let labels = labels.iter().flat_map(|(name, value)| [self.symbol(name), self.symbol(value)]).collect();
-        self.request.timeseries.last_mut().unwrap().exemplars.push(Exemplar { labels, value, timestamp: AT });
+        self.request.timeseries.last_mut().unwrap().exemplars.push(Exemplar2 { labels, value, timestamp: AT });
         self
     }
 }
 
 /// With buckets above zero, below it, at it.
-fn native(positive: bool, negative: bool, zero: bool) -> Native {
+fn native(positive: bool, negative: bool, zero: bool) -> Histogram {
     let spans = |is_there: bool| if is_there { vec![Span { offset: 1, length: 2 }] } else { Vec::new() };
     // Deltas: 2 and 3 events.
     let deltas = |is_there: bool| if is_there { vec![2, 1] } else { Vec::new() };
-    Native {
+    Histogram {
         count: 5 * u64::from(positive) + 5 * u64::from(negative) + u64::from(zero),
         sum: 1.5,
         schema: 1,
@@ -164,23 +78,23 @@ fn native(positive: bool, negative: bool, zero: bool) -> Native {
         negative_spans: spans(negative),
         negative_deltas: deltas(negative),
         timestamp: AT,
-        ..Native::default()
+        ..Histogram::default()
     }
 }
 
 /// With bounds of its own.
-fn custom(counts: &[i64]) -> Native {
+fn custom(counts: &[i64]) -> Histogram {
     let spans = if counts.is_empty() { Vec::new() } else { vec![Span { offset: 0, length: counts.len() as u32 }] };
     let before = [0].into_iter().chain(counts.iter().copied());
-    Native {
+    Histogram {
         count: counts.iter().sum::<i64>() as u64,
         sum: 1.0,
         schema: -53,
         positive_spans: spans,
         positive_deltas: counts.iter().zip(before).map(|(count, before)| count - before).collect(),
-        custom_values: vec![0.1, 0.5, 1.0],
+        custom: vec![0.1, 0.5, 1.0],
         timestamp: AT,
-        ..Native::default()
+        ..Histogram::default()
     }
 }
 
@@ -257,14 +171,14 @@ async fn samples() {
             for (at, instance) in instances.into_iter().enumerate() {
                 let labels = [("__name__", "up"), ("instance", instance), ("job", "testjob")];
                 let labels = if at < nameless { &labels[1..] } else { &labels[..] };
-                sent.series(labels).samples.push(Point { value, timestamp: AT, start_timestamp: 0 });
+                sent.series(labels).samples.push(Sample { value, timestamp: AT, start: 0 });
             }
             check(&site, &format!("{nameless} nameless"), sent, (nameless == 0, 4 - nameless as u64, 0)).await;
         }
     }
     let mut sent = Sent::default();
     let counter = sent.series(&[("__name__", "http_requests_total"), ("job", "api")]);
-    counter.samples.push(Point { value: 100.0, timestamp: AT, start_timestamp: AT - 3_600_000 });
+    counter.samples.push(Sample { value: 100.0, timestamp: AT, start: AT - 3_600_000 });
     check(&site, "created", sent.with_metadata(1, "Total HTTP requests", "requests"), (true, 1, 0)).await;
     site.stop().await;
 }
@@ -275,7 +189,7 @@ async fn samples() {
 #[tokio::test]
 async fn histograms() {
     let site = site(|_| {}).await;
-    let bad_count = Native { count: 4, ..native(true, false, false) };
+    let bad_count = Histogram { count: 4, ..native(true, false, false) };
     for (case, histogram, is_taken) in [
         ("basic", native(true, true, true), true),
         ("custom buckets", custom(&[1, 2, 0, 4]), true),
@@ -284,7 +198,7 @@ async fn histograms() {
         ("negative only", native(false, true, false), true),
         ("minimal", native(false, false, true), true),
         ("empty", native(false, false, false), true),
-        ("created", Native { start_timestamp: AT - 1_800_000, ..native(true, true, true) }, true),
+        ("created", Histogram { start: AT - 1_800_000, ..native(true, true, true) }, true),
         ("bad count", bad_count, false),
     ] {
         let wanted = (is_taken, 0, u64::from(is_taken));
@@ -360,13 +274,13 @@ async fn combinations() {
     check(&site, "nothing", Sent::default(), (true, 0, 0)).await;
     let mut mixed = Sent::sample(&[("__name__", "new_metric")], 2.0);
     let old = mixed.series(&[("__name__", "old_metric")]);
-    old.samples.push(Point { value: 1.0, timestamp: AT - 3_600_000, start_timestamp: 0 });
+    old.samples.push(Sample { value: 1.0, timestamp: AT - 3_600_000, start: 0 });
     check(&site, "mixed times", mixed, (true, 2, 0)).await;
     let (mut samples, mut histograms) = (Sent::default(), Sent::default());
     for at in 0..50 {
         let (name, number) = (format!("metric_{at}"), format!("series_{at}"));
         let labels = [("__name__", name.as_str()), ("environment", "test🚀"), ("series", number.as_str())];
-        samples.series(&labels).samples.push(Point { value: f64::from(at * 100), timestamp: AT, start_timestamp: 0 });
+        samples.series(&labels).samples.push(Sample { value: f64::from(at * 100), timestamp: AT, start: 0 });
         samples = samples.with_metadata(1, "one of many", "count").with_exemplar(&[("trace_id", "t")], 1.0);
         histograms.series(&labels).histograms.push(native(true, at % 2 == 0, true));
     }
@@ -383,7 +297,7 @@ async fn out_of_order_samples_are_taken() {
     for start in [0, -5_000] {
         let mut sent = Sent::default();
         let series = sent.series(UP);
-        series.samples.extend([3, 1, 2].map(|at| Point { value: 1.0, timestamp: AT + start + at, start_timestamp: 0 }));
+        series.samples.extend([3, 1, 2].map(|at| Sample { value: 1.0, timestamp: AT + start + at, start: 0 }));
         check(&site, "out of order", sent, (true, 3, 0)).await;
     }
     assert_eq!(site.sums(Door::RemoteWrite), [6, 6, 0, 0]);

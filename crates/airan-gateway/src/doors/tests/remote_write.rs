@@ -6,71 +6,10 @@ use super::*;
 #[path = "compliance.rs"]
 mod compliance;
 
-#[derive(Clone, PartialEq, Message)]
-struct WriteRequest {
-    #[prost(message, repeated, tag = "1")]
-    timeseries: Vec<TimeSeries>,
-}
+#[path = "../../../../../tests/remote_write_messages.rs"]
+mod messages;
 
-#[derive(Clone, PartialEq, Message)]
-struct TimeSeries {
-    #[prost(message, repeated, tag = "1")]
-    labels: Vec<Label>,
-    #[prost(message, repeated, tag = "2")]
-    samples: Vec<Sample>,
-    #[prost(message, repeated, tag = "3")]
-    exemplars: Vec<Sample>,
-    #[prost(message, repeated, tag = "4")]
-    histograms: Vec<Histogram>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Label {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-#[derive(Clone, Copy, PartialEq, Message)]
-struct Sample {
-    #[prost(double, tag = "1")]
-    value: f64,
-    #[prost(int64, tag = "2")]
-    timestamp: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Histogram {
-    #[prost(uint64, tag = "1")]
-    count: u64,
-    #[prost(double, tag = "3")]
-    sum: f64,
-    #[prost(uint64, tag = "6")]
-    zero_count: u64,
-    #[prost(int64, tag = "15")]
-    timestamp: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Request2 {
-    #[prost(string, repeated, tag = "4")]
-    symbols: Vec<String>,
-    #[prost(message, repeated, tag = "5")]
-    timeseries: Vec<TimeSeries2>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TimeSeries2 {
-    #[prost(uint32, repeated, tag = "1")]
-    labels: Vec<u32>,
-    #[prost(message, repeated, tag = "2")]
-    samples: Vec<Sample>,
-    #[prost(message, repeated, tag = "3")]
-    histograms: Vec<Histogram>,
-    #[prost(message, repeated, tag = "4")]
-    exemplars: Vec<Sample>,
-}
+use messages::{Exemplar2, Histogram, Label, Request2, Sample, TimeSeries, TimeSeries2, WriteRequest};
 
 const V1: [(&str, &str); 3] =
     [("content-type", PROTOBUF), ("content-encoding", "snappy"), ("x-prometheus-remote-write-version", "0.1.0")];
@@ -86,12 +25,13 @@ fn snappy(message: &impl Message) -> Vec<u8> {
 
 fn series(labels: &[(&str, &str)], values: &[f64]) -> TimeSeries {
     let labels = labels.iter().map(|(name, value)| Label { name: (*name).into(), value: (*value).into() }).collect();
-    let samples = values.iter().zip(0..).map(|(value, at)| Sample { value: *value, timestamp: NOW / 1_000 + at });
+    let samples =
+        values.iter().zip(0..).map(|(value, at)| Sample { value: *value, timestamp: NOW / 1_000 + at, start: 0 });
     TimeSeries { labels, samples: samples.collect(), ..Default::default() }
 }
 
 fn request(timeseries: Vec<TimeSeries>) -> WriteRequest {
-    WriteRequest { timeseries }
+    WriteRequest { timeseries, metadata: Vec::new() }
 }
 
 fn up(values: &[f64]) -> TimeSeries {
@@ -144,15 +84,16 @@ async fn version_1_is_stored_and_a_retry_has_the_same_identity() {
 #[tokio::test]
 async fn version_2_says_what_was_written() {
     let site = site(|_| {}).await;
-    let sample = Sample { value: 1.0, timestamp: NOW / 1_000 };
-    let histogram = Histogram { count: 3, sum: 0.0, zero_count: 3, timestamp: NOW / 1_000 };
+    let sample = Sample { value: 1.0, timestamp: NOW / 1_000, start: 0 };
+    let histogram = Histogram { count: 3, zero_count: 3, timestamp: NOW / 1_000, ..Default::default() };
     let message = Request2 {
         symbols: ["", "__name__", "up", "instance", "n:1"].map(str::to_owned).to_vec(),
         timeseries: vec![TimeSeries2 {
             labels: vec![1, 2, 3, 4],
             samples: vec![sample],
             histograms: vec![histogram],
-            exemplars: vec![sample],
+            exemplars: vec![Exemplar2::default()],
+            ..Default::default()
         }],
     };
     let response = site.post("/api/v1/write", &V2, snappy(&message)).await;

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::OutputError;
 use super::reading::{Entry, Reading};
 use super::value::{self, Kind, NoValue};
-use super::worker::SourceError;
 
 /// What is asked for: options that rocm-smi of ROCm 4 has as well as that of ROCm 6.
-pub(crate) const QUERY: [&str; 18] = [
+pub const QUERY: [&str; 18] = [
     "--showuniqueid",
     "--showserial",
     "--showbus",
@@ -60,9 +60,9 @@ const TEMPERATURES: [&str; 2] = ["temperature (sensor edge) (c)", "temperature (
 /// Reads the whole output.
 ///
 /// # Errors
-/// [`SourceError::Failed`], with line and column, where it is no JSON object of cards.
-pub(crate) fn read(text: &str) -> Result<Reading, SourceError> {
-    let failed = |why: String| SourceError::Failed(format!("rocm-smi's JSON: {why}"));
+/// [`OutputError`], with line and column, where it is no JSON object of cards.
+pub fn read(text: &str) -> Result<Reading, OutputError> {
+    let failed = |why: String| OutputError(format!("rocm-smi's JSON: {why}"));
     // Warnings may come before it on the same stream.
     let start = text.find('{').ok_or_else(|| failed("there is no object in it".to_owned()))?;
     let all: BTreeMap<String, Value> =

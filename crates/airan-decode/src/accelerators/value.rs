@@ -2,7 +2,7 @@
 
 /// What a field holds, and so which units it may be printed in and how it becomes a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(super) enum Kind {
     /// Bytes; a unit is required.
     Bytes,
     /// Bytes a second; NVIDIA's KB are 1000 bytes, as its exporters take them.
@@ -41,7 +41,7 @@ pub(crate) enum Kind {
 
 /// Why a text gives no number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoValue {
+pub(super) enum NoValue {
     /// The source says that there is none.
     Absent,
     /// It is neither a value of its kind nor a word for "none".
@@ -49,7 +49,7 @@ pub(crate) enum NoValue {
 }
 
 /// The number in base units.
-pub(crate) fn number(text: &str, kind: Kind) -> Result<f64, NoValue> {
+pub(super) fn number(text: &str, kind: Kind) -> Result<f64, NoValue> {
     let text = text.trim();
     if absent(text) {
         return Err(NoValue::Absent);
@@ -58,7 +58,7 @@ pub(crate) fn number(text: &str, kind: Kind) -> Result<f64, NoValue> {
 }
 
 /// The text, unless the source says that there is none.
-pub(crate) fn text(text: &str) -> Option<&str> {
+pub(super) fn text(text: &str) -> Option<&str> {
     Some(text.trim()).filter(|text| !absent(text))
 }
 

@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
+use super::OutputError;
 use super::reading::{Entry, Process, Reading};
 use super::value::{self, Kind, NoValue};
-use super::worker::SourceError;
 
 /// Deepest nesting; real output has 6 levels.
 const DEPTH_MAX: usize = 16;
@@ -166,8 +166,8 @@ struct Gpu {
 /// Reads the whole output.
 ///
 /// # Errors
-/// [`SourceError::Failed`], with the position, where it is no such document, ends early, or is larger than any host's.
-pub(crate) fn read(text: &str) -> Result<Reading, SourceError> {
+/// [`OutputError`], with the position, where it is no such document, ends early, or is larger than any host's.
+pub fn read(text: &str) -> Result<Reading, OutputError> {
     let (driver, gpus) = parse(text)?;
     let mut reading = Reading::default();
     for (index, gpu) in gpus.iter().enumerate() {
@@ -176,13 +176,13 @@ pub(crate) fn read(text: &str) -> Result<Reading, SourceError> {
     Ok(reading)
 }
 
-fn parse(text: &str) -> Result<(Option<String>, Vec<Gpu>), SourceError> {
+fn parse(text: &str) -> Result<(Option<String>, Vec<Gpu>), OutputError> {
     let mut xml = Reader::from_str(text);
     xml.config_mut().trim_text(true);
     let (mut path, mut gpus, mut driver): (Vec<String>, Vec<Gpu>, _) = (Vec::new(), Vec::new(), None);
     let (mut entries, mut processes, mut is_log) = (0, 0, false);
     loop {
-        let failed = |why: &str, at: u64| SourceError::Failed(format!("nvidia-smi's XML, byte {at}: {why}"));
+        let failed = |why: &str, at: u64| OutputError(format!("nvidia-smi's XML, byte {at}: {why}"));
         let at = xml.buffer_position();
         match xml.read_event().map_err(|error| failed(&error.to_string(), at))? {
             Event::Start(element) => {

@@ -2,12 +2,12 @@
 //!
 //! The header says which fields there are, with their units (`memory.total [MiB]`), so any list of fields is understood.
 
+use super::OutputError;
 use super::reading::{Entry, Reading};
 use super::value::{self, Kind, NoValue};
-use super::worker::SourceError;
 
 /// What is asked for: fields that drivers have had since 2017, because one that a driver does not know spoils the whole answer.
-pub(crate) const QUERY: &str = "--query-gpu=index,uuid,name,pci.bus_id,driver_version,vbios_version,pstate,utilization.gpu,\
+pub const QUERY: &str = "--query-gpu=index,uuid,name,pci.bus_id,driver_version,vbios_version,pstate,utilization.gpu,\
 utilization.memory,memory.total,memory.used,memory.free,power.draw,power.limit,enforced.power.limit,power.default_limit,\
 power.min_limit,power.max_limit,temperature.gpu,fan.speed,clocks.current.graphics,clocks.current.sm,clocks.current.memory,\
 clocks.current.video,clocks.max.graphics,clocks.max.sm,clocks.max.memory,pcie.link.gen.current,pcie.link.gen.max,\
@@ -95,9 +95,9 @@ const TEXTS: &[(&str, &str)] = &[
 /// Reads the whole output.
 ///
 /// # Errors
-/// [`SourceError::Failed`] where the first line is no header of this query, or a line has another number of fields than it.
-pub(crate) fn read(text: &str) -> Result<Reading, SourceError> {
-    let failed = |why: String| SourceError::Failed(format!("nvidia-smi's CSV: {why}"));
+/// [`OutputError`] where the first line is no header of this query, or a line has another number of fields than it.
+pub fn read(text: &str) -> Result<Reading, OutputError> {
+    let failed = |why: String| OutputError(format!("nvidia-smi's CSV: {why}"));
     let mut lines = text.lines().filter(|line| !line.trim().is_empty());
     let header = lines.next().unwrap_or_default();
     let names: Vec<&str> = header.split(',').take(FIELDS_MAX).map(field_name).collect();
