@@ -28,7 +28,7 @@ ENTITY = {
     "fronthaul": ["cell", "ru", "nic"],
 }
 COUNTERS = {
-    "accelerator": ["energy_joules"],
+    "accelerator": ["energy_joules", "xid_errors"],
     "inference": ["generation_tokens", "prompt_tokens"],
     "timing": ["process_restarts"],
     "link": ["rx_bytes", "tx_bytes", "rx_errors", "tx_errors", "rx_drops", "tx_drops"],
@@ -98,20 +98,22 @@ def inference_rows(last):
 
 
 def accelerator_rows(last, step):
-    """Two whole devices, one of them with a MIG slice, and one core that must be left out."""
+    """Two whole devices, one of them with a MIG slice, and one core that must be left out. Both have XID errors: two within one report,
+    and one after the driver was loaded again, which counts from 0."""
     rows = []
     for second in range(0, last + 1, step):
         n = second // step
         rows.append(row("accelerator", second, "edge-m1", device="GPU-a", utilization=0.25 + 0.125 * (n % 4), sm_active=0.5,
                         tensor_active=0.25, memory_used_bytes=20e9, memory_free_bytes=58e9, memory_reserved_bytes=2e9,
-                        power_watts=300.0 + n % 5, energy_joules=1e6 + 310.0 * second, temperature_celsius=60 + n % 3))
+                        power_watts=300.0 + n % 5, energy_joules=1e6 + 310.0 * second, temperature_celsius=60 + n % 3,
+                        xid_errors=4 if second < 12 else 6, xid_last_code=31 if second < 12 else 79))
         rows.append(row("accelerator", second, "edge-m1", device="GPU-a", slice="7", engine_active=0.5 + 0.125 * (n % 2),
                         memory_used_bytes=4e9, memory_total_bytes=5e9))
         rows.append(row("accelerator", second, "edge-m1", device="NPU-b", core="3", utilization=1.0))
         # The driver of the second site is loaded again at 20 s: its energy begins anew.
         energy = 5e5 + 200.0 * second if second < 20 else 200.0 * (second - 20) + 100.0
         rows.append(row("accelerator", second, "edge-o1", device="GPU-c", utilization=0.75, power_watts=None,
-                        memory_used_bytes=70e9, memory_total_bytes=80e9, energy_joules=energy))
+                        memory_used_bytes=70e9, memory_total_bytes=80e9, energy_joules=energy, xid_errors=3 if second < 20 else 1))
         if second == step:
             rows.append({**rows[-1], "batch": "00000000000000000000000000000001", "seq": 7})
             rows.append(dict(rows[-1]))  # the same row again: a retry
@@ -120,11 +122,12 @@ def accelerator_rows(last, step):
 
 def second_server_rows(last, step):
     """Another server of the first site: a device that bears the name of one of the first server and tells less of itself, and
-    one that tells its memory alone."""
+    one that tells its memory and the last XID error's code alone, the greater one within the window before."""
     rows = []
     for second in range(0, last + 1, step):
         rows.append(row("accelerator", second, "edge-m2", device="GPU-a", utilization=0.875, energy_joules=150.0 * second))
-        rows.append(row("accelerator", second, "edge-m2", device="GPU-d", memory_used_bytes=10e9, memory_total_bytes=40e9))
+        rows.append(row("accelerator", second, "edge-m2", device="GPU-d", memory_used_bytes=10e9, memory_total_bytes=40e9,
+                        xid_last_code=94 if second == 12 else 13 if second > 12 else 0))
     return rows
 
 
@@ -489,6 +492,7 @@ def accelerator_capacity(rows):
                "memory_used_bytes": avg(g, "memory_used_bytes"), "memory_total_bytes": memory_total(g),
                "memory_used_ratio": over(avg(g, "memory_used_bytes"), memory_total(g)), "power_watts": avg(g, "power_watts"),
                "energy_joules": total(g, "energy_joules_increase"), "temperature_max_celsius": most(g, "temperature_celsius"),
+               "xid_errors": total(g, "xid_errors_increase"), "xid_last_code": most(g, "xid_last_code"),
                "headroom_ratio": headroom(g)}
 
 

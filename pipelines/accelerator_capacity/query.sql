@@ -6,6 +6,8 @@
 --              is the lower end of what AI-RAN papers keep free for the radio's peaks
 -- memory total as reported, else used + free + reserved
 -- energy       joules used since the row before, summed over the window: a rise belongs to the window of its later row
+-- XID errors   rise of the driver's count, where a source has one (NVML, nvidia_gpu_exporter); DCGM_FI_DEV_XID_ERRORS is the last
+--              code and no count, so it is kept as such: the greatest of the window
 --
 -- Rows of single cores are left out, so nothing is counted twice; a slice and its parent are rows of their own: add up where
 -- slice is null, or where it is not, never both.
@@ -28,6 +30,8 @@ SELECT
     avg(power_watts) AS power_watts,
     sum(energy_joules_increase) AS energy_joules,
     max(temperature_celsius) AS temperature_max_celsius,
+    sum(xid_errors_increase) AS xid_errors,
+    max(xid_last_code) AS xid_last_code,
     CASE WHEN coalesce(max(sm_active), max(engine_active), max(utilization)) > 0.9 THEN 0.0
         ELSE 1.0 - coalesce(max(sm_active), max(engine_active), max(utilization)) - 0.10 END AS headroom_ratio
 FROM accelerator

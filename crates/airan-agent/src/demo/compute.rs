@@ -194,6 +194,7 @@ impl Gpu {
             .number("sm_clock_max_hertz", 1.98e9)
             .whole("throttle_reasons", if is_hot { THERMAL_BIT } else { 0.0 })
             .number("thermal_throttle_seconds", self.throttled)
+            .whole("xid_errors", 0.0)
             .whole("xid_last_code", 0.0)
             .whole("healthy", 1.0);
         lines.push(match is_cut {
