@@ -19,7 +19,6 @@ use bytes::Bytes;
 use crate::labels::Classes;
 use crate::refusals::shown;
 use crate::rows::SAMPLE;
-use crate::rows::columns::Attributes;
 use crate::rows::table::batch;
 use crate::{Context, DecodeError, Decoded, DecodedRows, Tally};
 
@@ -63,6 +62,7 @@ pub fn decode(body: &Bytes, stream: &str, context: &Context<'_>) -> Result<Decod
     let mut classes = Classes::new(context.catalog);
     let mut seen: Vec<&str> = Vec::with_capacity(rows.num_columns());
     let mut unknown: Vec<(&str, &ArrayRef)> = Vec::new();
+    let mut attributes: Option<&ArrayRef> = None;
     let schema = rows.schema();
     for (field, array) in schema.fields().iter().zip(rows.columns()) {
         let name = field.name().as_str();
@@ -78,20 +78,30 @@ pub fn decode(body: &Bytes, stream: &str, context: &Context<'_>) -> Result<Decod
         }
         if known.is_none() && classes.drops(name) {
             tally.dropped_fields += count - array.null_count() as u64;
-        } else if name == schema::ATTRIBUTES {
-            columns.push(name, without_subscribers(array, &mut classes, &mut tally).map_err(broken)?);
         } else if array.null_count() < array.len() {
-            if known.is_none() {
+            if name == schema::ATTRIBUTES {
+                // First of all: what follows compares the attributes of a row with each other.
+                if has_too_many(array) {
+                    return Err(refuse(Reason::TooManyLabels, &format!("has more than {ATTRIBUTES_MAX} in a row")));
+                }
+                attributes = Some(array);
+            } else if known.is_none() {
                 unknown.push((name, array));
             } else {
                 columns.push(name, Some(Arc::clone(array)));
             }
         }
     }
-    if !unknown.is_empty() {
-        let attributes = with_unknown(columns.get(schema::ATTRIBUTES), &unknown, rows.num_rows());
-        let attributes = attributes.map_err(|error| DecodeError::whole(Reason::TooLarge, error.to_string()))?;
-        columns.set(schema::ATTRIBUTES, attributes);
+    if unknown.is_empty() && attributes.is_none_or(|attributes| is_clean(attributes, &mut classes)) {
+        columns.push(schema::ATTRIBUTES, attributes.map(Arc::clone));
+    } else {
+        let all = with_unknown(attributes, &unknown, rows.num_rows(), |name| {
+            let drops = classes.drops(name);
+            tally.dropped_fields += u64::from(drops);
+            !drops
+        });
+        let all = all.map_err(|error| DecodeError::whole(Reason::TooLarge, error.to_string()))?;
+        columns.push(schema::ATTRIBUTES, Some(all).filter(|all| all.null_count() < all.len()));
     }
     let longest = context.limits.label_bytes;
     for (field, array) in columns.fields.iter().zip(&columns.arrays) {
@@ -179,39 +189,17 @@ fn has_longer(array: &ArrayRef, most: usize) -> bool {
     }
 }
 
-/// The attributes without the entries that name a subscriber, and without keys that a row has twice.
-fn without_subscribers(
-    attributes: &ArrayRef,
-    classes: &mut Classes<'_>,
-    tally: &mut Tally,
-) -> Result<Option<ArrayRef>, ArrowError> {
-    let Some(map) = attributes.as_map_opt().filter(|map| map.null_count() < map.len()) else { return Ok(None) };
+/// Whether no attribute names a subscriber, and no row has two of one name.
+fn is_clean(attributes: &ArrayRef, classes: &mut Classes<'_>) -> bool {
+    let Some(map) = attributes.as_map_opt() else { return true };
     let keys = map.keys().as_string::<i32>();
-    let is_clean = (0..map.len()).filter(|row| map.is_valid(*row)).all(|row| {
+    (0..map.len()).filter(|row| map.is_valid(*row)).all(|row| {
         let entries = range(map, row);
         entries.clone().all(|at| {
             let key = keys.value(at);
             !classes.drops(key) && (entries.start..at).all(|before| keys.value(before) != key)
         })
-    });
-    if is_clean {
-        return Ok(Some(Arc::clone(attributes)));
-    }
-    let values = map.values().as_string::<i32>();
-    let mut kept = Attributes::default();
-    for row in 0..map.len() {
-        let entries = if map.is_valid(row) { range(map, row) } else { 0..0 };
-        for at in entries.clone() {
-            let key = keys.value(at);
-            if classes.drops(key) {
-                tally.dropped_fields += 1;
-            } else if (entries.start..at).all(|before| keys.value(before) != key) {
-                kept.entry(key, values.is_valid(at).then(|| values.value(at)));
-            }
-        }
-        kept.end_row();
-    }
-    kept.finish_some()
+    })
 }
 
 /// A row's entries.

@@ -2,6 +2,7 @@ use arrow::array::{Float64Array, Int64Array, RecordBatch};
 use serde_json::json;
 
 use super::*;
+use crate::rows::columns::Attributes;
 use crate::testing::{NOW, check, context, row, rows};
 
 fn table(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
@@ -162,4 +163,16 @@ fn bodies_that_do_not_fit_are_refused_by_reason() {
     let big = ipc::encode(&table(vec![("utilization", floats(&[0.5; 1_000]))])).unwrap();
     let error = decode(&big, "accelerator", &Context { limits: &limits, ..context() }).unwrap_err();
     assert_eq!(error.reason, Reason::TooLarge);
+}
+
+/// Scenario: one row with several hundred thousand attributes, no two of one name.
+/// Guarantees: refused by their number before they are compared with each other, which would take minutes.
+#[test]
+fn a_row_with_very_many_attributes_is_refused_at_once() {
+    let names: Vec<String> = (0..400_000).map(|number| format!("{number:x}")).collect();
+    let pairs: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
+    let body = table(vec![("load1", floats(&[1.0])), ("attributes", attributes(&[&pairs]))]);
+    let begin = std::time::Instant::now();
+    assert_eq!(read(&body, "host").unwrap_err().reason, Reason::TooManyLabels);
+    assert!(begin.elapsed() < std::time::Duration::from_secs(10), "{:?}", begin.elapsed());
 }

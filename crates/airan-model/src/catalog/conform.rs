@@ -124,7 +124,7 @@ impl Stream {
             (false, Some(place)) => {
                 let unknown: Vec<(&str, &ArrayRef)> =
                     unknown.iter().map(|(field, of)| (field.name().as_str(), *of)).collect();
-                Some((place, with_unknown(placed[place], &unknown, rows.num_rows())?))
+                Some((place, with_unknown(placed[place], &unknown, rows.num_rows(), |_| true)?))
             }
             _ => None,
         };

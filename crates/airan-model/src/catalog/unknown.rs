@@ -19,6 +19,9 @@ pub const UNKNOWN_TEXT_MAX: usize = 16 << 20;
 /// `attributes` with the values of `unknown` columns, each under the column's name; null values are left out. A row's own
 /// attribute of that name is kept, and the column's value is not.
 ///
+/// Of a row's own attributes those are left out for whose names `keeps` is false, and of several of one name all but the first. It
+/// compares them with each other: who lets strangers send them bounds how many a row has.
+///
 /// Without `attributes` the rows have none yet. All arrays are of `rows` rows.
 ///
 /// # Errors
@@ -27,6 +30,7 @@ pub fn with_unknown(
     attributes: Option<&ArrayRef>,
     unknown: &[(&str, &ArrayRef)],
     rows: usize,
+    mut keeps: impl FnMut(&str) -> bool,
 ) -> Result<ArrayRef, ConformError> {
     let broken = |error: arrow::error::ArrowError| ConformError::Batch(error.to_string());
     let own = attributes.and_then(|attributes| attributes.as_map_opt());
@@ -46,10 +50,14 @@ pub fn with_unknown(
         });
         if let Some((_, names, texts)) = &own {
             for at in first.clone() {
-                keys.append_value(names.value(at));
+                let name = names.value(at);
+                if !keeps(name) || (first.start..at).any(|before| names.value(before) == name) {
+                    continue;
+                }
+                keys.append_value(name);
                 values.append_option(texts.is_valid(at).then(|| texts.value(at)));
+                entries += 1;
             }
-            entries += first.len();
         }
         let has =
             |name: &str| own.as_ref().is_some_and(|(_, names, _)| first.clone().any(|at| names.value(at) == name));
@@ -106,7 +114,7 @@ mod tests {
         let text: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "c"]));
         let empty: ArrayRef = Arc::new(StructArray::new_empty_fields(3, None));
         let unknown = [("x", &number), ("date", &truth), ("who", &text), ("none", &empty)];
-        let first = with_unknown(None, &unknown[..3], 3).unwrap();
+        let first = with_unknown(None, &unknown[..3], 3, |_| true).unwrap();
         assert_eq!(first.data_type(), &schema::attributes_type());
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         let wanted = [
@@ -116,10 +124,12 @@ mod tests {
         ];
         assert_eq!(shown(&first), wanted);
         let other: ArrayRef = Arc::new(Int64Array::from(vec![9, 9, 9]));
-        let second = with_unknown(Some(&first), &[("x", &other)], 3).unwrap();
+        let second = with_unknown(Some(&first), &[("x", &other)], 3, |_| true).unwrap();
         assert_eq!(shown(&second)[0], wanted[0]);
         assert_eq!(shown(&second)[1], [pair("who", "b"), pair("x", "9")]);
-        assert_eq!(shown(&with_unknown(None, &unknown[3..], 3).unwrap())[0], [pair("none", "{}")]);
+        assert_eq!(shown(&with_unknown(None, &unknown[3..], 3, |_| true).unwrap())[0], [pair("none", "{}")]);
+        let without = with_unknown(Some(&second), &[], 3, |name| name != "who").unwrap();
+        assert_eq!(shown(&without), [wanted[0][..2].to_vec(), vec![pair("x", "9")], wanted[2][..2].to_vec()]);
     }
 
     /// Scenario: one value more than the limit of text.
@@ -127,8 +137,8 @@ mod tests {
     #[test]
     fn text_is_bounded() {
         let long: ArrayRef = Arc::new(StringArray::from(vec!["y".repeat(UNKNOWN_TEXT_MAX / 4); 4]));
-        let refused = with_unknown(None, &[("long", &long)], 4).unwrap_err();
+        let refused = with_unknown(None, &[("long", &long)], 4, |_| true).unwrap_err();
         assert_eq!(refused, ConformError::TooMuchUnknown { column: "long".to_owned() });
-        assert!(with_unknown(None, &[("long", &long.slice(0, 3))], 3).is_ok());
+        assert!(with_unknown(None, &[("long", &long.slice(0, 3))], 3, |_| true).is_ok());
     }
 }
