@@ -100,7 +100,7 @@ pub(crate) enum AdmitError {
     /// The stream is not in the catalog.
     #[error("there is no stream `{0}`")]
     UnknownStream(String),
-    /// A column of a known name has another type, or a name occurs twice.
+    /// A column is not of the catalog, has another type than there, or occurs twice.
     #[error(transparent)]
     Column(#[from] ColumnError),
     /// `batch` or `seq` as sent is not an identity.

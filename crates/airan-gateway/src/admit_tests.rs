@@ -29,7 +29,7 @@ fn admitted_after(before: Option<&Before>, decoded: &[DecodedRows]) -> Result<Ad
 }
 
 fn joined(part: &Part) -> RecordBatch {
-    part.layout.join(&[&part.rows], &[]).unwrap()
+    part.layout.join(&[&part.rows]).unwrap()
 }
 
 fn texts(rows: &RecordBatch, column: &str) -> Vec<String> {
@@ -267,6 +267,9 @@ fn columns_that_cannot_be_taken_are_refused() {
         table(&catalog, "accelerator", vec![("utilization", Arc::new(StringArray::from(vec!["0.5"])) as ArrayRef)]);
     let error = admitted(&[rows]).unwrap_err();
     assert!(error.to_string().contains("`utilization`"), "{error}");
+    let rows = table(&catalog, "accelerator", vec![("zz_new", Arc::new(StringArray::from(vec!["x"])) as ArrayRef)]);
+    let error = admitted(&[rows]).unwrap_err();
+    assert_eq!(error.to_string(), "stream `accelerator` has no column `zz_new`");
     let none = admitted(&[accelerator(&catalog, &[])]).unwrap();
     assert!(none.rows == 0 && none.parts.is_empty());
 

@@ -518,7 +518,9 @@ fn reason_of(error: &AdmitError) -> Reason {
         AdmitError::UnknownStream(_) => Reason::UnknownStream,
         AdmitError::Column(ColumnError::Type { .. }) => Reason::WrongType,
         AdmitError::TooManyRows => Reason::TooManySamples,
-        AdmitError::Column(ColumnError::Twice(_)) | AdmitError::Identity | AdmitError::Arrow(_) => Reason::Malformed,
+        AdmitError::Column(ColumnError::Unknown { .. } | ColumnError::Twice(_))
+        | AdmitError::Identity
+        | AdmitError::Arrow(_) => Reason::Malformed,
     }
 }
 

@@ -23,22 +23,13 @@ pub(crate) struct Layout {
     fields: Vec<FieldRef>,
 }
 
-/// Where a column stands in its stream's table.
-#[derive(Clone, Debug)]
-pub(crate) enum Place {
-    /// At this index of the stream's schema.
-    Known(usize),
-    /// Unknown to the catalog: after the known ones, by name.
-    Extra(FieldRef),
-}
-
 /// Some rows of one stream, as loose columns of equal length. Columns without any value are left out.
 #[derive(Clone, Debug)]
 pub(crate) struct Columns {
     /// Number of rows.
     pub rows: usize,
-    /// The columns, each with its place.
-    pub columns: Vec<(Place, ArrayRef)>,
+    /// The columns, each with its index in the stream's schema.
+    pub columns: Vec<(usize, ArrayRef)>,
 }
 
 /// Why rows cannot be taken apart.
@@ -47,6 +38,9 @@ pub(crate) enum ColumnError {
     /// A column of a known name that has another type.
     #[error("column `{column}` of stream `{stream}` has another type than the catalog says")]
     Type { stream: String, column: String },
+    /// A column that the catalog does not know: decoders have made attributes of those.
+    #[error("stream `{stream}` has no column `{column}`")]
+    Unknown { stream: String, column: String },
     /// Two columns of one name: what the gateway sets in the first would not hold for the second.
     #[error("column `{0}` occurs twice")]
     Twice(String),
@@ -81,45 +75,31 @@ impl Layout {
             if array.null_count() == array.len() {
                 continue;
             }
+            let (stream, column) = (|| self.stream.name.to_string(), || field.name().clone());
             let place = match self.place(field.name()) {
-                Some(place) if self.fields[place].data_type() == array.data_type() => Place::Known(place),
-                Some(_) => return Err(self.mismatch(field.name())),
-                None => Place::Extra(Arc::clone(field)),
+                Some(place) if self.fields[place].data_type() == array.data_type() => place,
+                Some(_) => return Err(ColumnError::Type { stream: stream(), column: column() }),
+                None => return Err(ColumnError::Unknown { stream: stream(), column: column() }),
             };
             columns.push((place, Arc::clone(array)));
         }
         Ok(Columns { rows: rows.num_rows(), columns })
     }
 
-    /// A column's error, when it is not of the type its name demands.
-    pub fn mismatch(&self, column: &str) -> ColumnError {
-        ColumnError::Type { stream: self.stream.name.to_string(), column: column.to_owned() }
-    }
-
-    /// One table from parts with different column sets, in catalog order with unknown columns behind, by name. `extras` are
-    /// the unknown ones of all parts.
-    pub fn join(&self, parts: &[&Columns], extras: &[FieldRef]) -> Result<RecordBatch, arrow::error::ArrowError> {
-        let width = self.fields.len();
-        let mut cells: Vec<Option<&ArrayRef>> = vec![None; parts.len() * (width + extras.len())];
+    /// One table from parts with different column sets, in catalog order.
+    pub fn join(&self, parts: &[&Columns]) -> Result<RecordBatch, arrow::error::ArrowError> {
+        let mut cells: Vec<Option<&ArrayRef>> = vec![None; parts.len() * self.fields.len()];
         for (row, part) in parts.iter().enumerate() {
             for (place, array) in &part.columns {
-                let column = match place {
-                    Place::Known(place) => *place,
-                    Place::Extra(field) => match extras.binary_search_by(|have| have.name().cmp(field.name())) {
-                        Ok(found) => width + found,
-                        Err(_) => continue,
-                    },
-                };
-                cells[column * parts.len() + row] = Some(array);
+                cells[place * parts.len() + row] = Some(array);
             }
         }
         let mut fields = Vec::new();
         let mut columns = Vec::new();
-        for (column, cells) in cells.chunks_exact(parts.len().max(1)).enumerate() {
+        for (field, cells) in self.fields.iter().zip(cells.chunks_exact(parts.len().max(1))) {
             if cells.iter().all(Option::is_none) {
                 continue;
             }
-            let field = if column < width { &self.fields[column] } else { &extras[column - width] };
             fields.push(Arc::clone(field));
             columns.push(one_column(field, cells, parts)?);
         }
@@ -156,25 +136,21 @@ impl Columns {
     /// The column at a place of the stream's schema.
     pub fn at(&self, place: Option<usize>) -> Option<&ArrayRef> {
         let wanted = place?;
-        self.columns.iter().find_map(|(place, array)| match place {
-            Place::Known(place) if *place == wanted => Some(array),
-            _ => None,
-        })
+        self.columns.iter().find_map(|(place, array)| (*place == wanted).then_some(array))
     }
 
     /// Sets or adds a column of the stream's schema.
     pub fn set(&mut self, place: Option<usize>, array: ArrayRef) {
         let Some(wanted) = place else { return };
-        let slot = self.columns.iter_mut().find(|(place, _)| matches!(place, Place::Known(place) if *place == wanted));
-        match slot {
+        match self.columns.iter_mut().find(|(place, _)| *place == wanted) {
             Some((_, have)) => *have = array,
-            None => self.columns.push((Place::Known(wanted), array)),
+            None => self.columns.push((wanted, array)),
         }
     }
 
     /// Rows `offset..offset + rows`, without copying.
     pub fn slice(&self, offset: usize, rows: usize) -> Columns {
-        let columns = self.columns.iter().map(|(place, array)| (place.clone(), array.slice(offset, rows))).collect();
+        let columns = self.columns.iter().map(|(place, array)| (*place, array.slice(offset, rows))).collect();
         Columns { rows, columns }
     }
 
@@ -183,7 +159,7 @@ impl Columns {
         let columns = self
             .columns
             .iter()
-            .map(|(place, array)| Ok((place.clone(), arrow::compute::take(array.as_ref(), indices, None)?)))
+            .map(|(place, array)| Ok((*place, arrow::compute::take(array.as_ref(), indices, None)?)))
             .collect::<Result<_, arrow::error::ArrowError>>()?;
         Ok(Columns { rows: indices.len(), columns })
     }

@@ -4,10 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use airan_model::message::{MESSAGE_LIMITS, Rows};
-use arrow::datatypes::FieldRef;
 use arrow::record_batch::RecordBatch;
 
-use crate::layout::{Columns, Layout, Place};
+use crate::layout::{Columns, Layout};
 
 /// What no processor would take: it refuses to unpack more. A part of the limit is left for padding.
 const READABLE_BYTES: usize = MESSAGE_LIMITS.bytes - (1 << 20);
@@ -35,43 +34,12 @@ pub(crate) struct Packed {
 /// Packs pieces, in their order, in as few messages as `message_max` bytes allow.
 pub(crate) fn pack(layout: &Layout, pieces: &[&Columns], message_max: usize) -> Vec<Packed> {
     let mut packed = Vec::with_capacity(1);
-    let (mut done, mut start) = (0, 0);
-    while done < pieces.len() {
-        let (count, extras) = alike(&pieces[done..]);
-        let group = &pieces[done..done + count];
-        let rows: usize = group.iter().map(|piece| piece.rows).sum();
-        match layout.join(group, &extras) {
-            Ok(table) => encode(&layout.stream.name, &table, start, message_max, &mut packed),
-            Err(error) => {
-                packed.push(Packed { rows: start..start + rows, message: Err(PackError::Encode(error.to_string())) });
-            }
-        }
-        start += rows;
-        done += count;
+    let rows = pieces.iter().map(|piece| piece.rows).sum();
+    match layout.join(pieces) {
+        Ok(table) => encode(&layout.stream.name, &table, 0, message_max, &mut packed),
+        Err(error) => packed.push(Packed { rows: 0..rows, message: Err(PackError::Encode(error.to_string())) }),
     }
     packed
-}
-
-/// How many of the pieces, from the first on, agree about the types of columns the catalog does not know, and those columns
-/// by name. Known columns always agree: admission has checked them.
-fn alike(pieces: &[&Columns]) -> (usize, Vec<FieldRef>) {
-    let mut extras: Vec<FieldRef> = Vec::new();
-    for (count, piece) in pieces.iter().enumerate() {
-        let before = extras.clone();
-        for (place, _) in &piece.columns {
-            let Place::Extra(field) = place else { continue };
-            match extras.binary_search_by(|have| have.name().cmp(field.name())) {
-                Ok(found) if extras[found].data_type() == field.data_type() => {}
-                Ok(_) if count == 0 => {}
-                Ok(_) => return (count, before),
-                Err(missing) => {
-                    let bare = field.as_ref().clone().with_nullable(true).with_metadata(Default::default());
-                    extras.insert(missing, Arc::new(bare));
-                }
-            }
-        }
-    }
-    (pieces.len(), extras)
 }
 
 /// Encodes a table whose first row is row `start`, halving it until each message fits.

@@ -58,7 +58,8 @@ type Values = fn(&Report, &Progress, Micros, &mut dyn FnMut(&[&str], f64));
 const FAMILIES: &[Family] = &[
     Family {
         name: "airan_processor_rows_total",
-        help: "Rows by outcome. Per partition: appended = stored + duplicate + rejected + airan_processor_pending_rows.",
+        help: "Rows by outcome. appended is all of them, per partition the sum of stored, duplicate, rejected and \
+               airan_processor_pending_rows: a sum over every outcome counts each row twice.",
         is_counter: true,
         labels: &["outcome"],
         values: |_, progress, _, put| {

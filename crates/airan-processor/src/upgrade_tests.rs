@@ -18,6 +18,11 @@ use arrow::datatypes::{Float64Type, Int64Type};
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
+#[path = "../../../tests/folder_copy.rs"]
+mod folder_copy;
+
+use folder_copy::copy;
+
 use crate::processor::Processor;
 use crate::sheet::Sheets;
 use crate::testing::{T0, catalog, lake_settings, messages, meters, settings};
@@ -128,19 +133,6 @@ async fn write_the_lake_of_this_release() {
 async fn is_worked_off(lake: &Lake) -> bool {
     let progress = crate::request_progress(lake, "memory", 1, &request(), &["meters".to_owned()]).await.unwrap();
     progress.len() == 1 && progress[0].is_done
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let (path, to) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            copy(&path, &to);
-        } else {
-            fs::copy(&path, &to).unwrap();
-        }
-    }
 }
 
 /// The names of all files below `folder`, with their folders.

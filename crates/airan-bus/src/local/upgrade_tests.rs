@@ -19,6 +19,11 @@ use arrow::array::{
 };
 use arrow::datatypes::{Field, Float64Type, Int64Type, Schema};
 
+#[path = "../../../../tests/folder_copy.rs"]
+mod folder_copy;
+
+use folder_copy::copy;
+
 use super::LocalBus;
 use crate::{Bus, BusSettings, Event, LocalSettings, Reader, Received};
 
@@ -153,17 +158,4 @@ async fn the_bus_of_release_1_goes_on() {
     let refused = aside.rejected(10).await.unwrap();
     assert_eq!(refused.len(), 1);
     assert_eq!(Rejected::from_json(&refused[0].record), Some(rejected()));
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let (path, to) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            copy(&path, &to);
-        } else {
-            fs::copy(&path, &to).unwrap();
-        }
-    }
 }

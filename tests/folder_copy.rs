@@ -1,0 +1,18 @@
+//! A copy of a folder, for tests that write to what a fixture holds. Included by path into the tests that need it.
+
+use std::fs;
+use std::path::Path;
+
+/// Copies everything below `from`.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            fs::copy(&path, &to).unwrap();
+        }
+    }
+}
