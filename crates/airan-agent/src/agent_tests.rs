@@ -13,6 +13,7 @@ use axum::routing::get;
 use super::*;
 use crate::metrics::Dropped;
 use crate::settings::ScrapeSettings;
+use crate::told::Told;
 use crate::uplink::UplinkError;
 
 /// How long a test waits for what must come.
@@ -174,21 +175,6 @@ async fn endpoints_are_scraped_into_rows() {
     }
 }
 
-/// Keeps what is logged as text.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Scenario: an endpoint that wants a user and a password, and a query; then one of the same address that is gone.
 /// Guarantees: both are sent as basic authentication and query; neither is in a log line or in a metric.
 #[tokio::test]
@@ -211,16 +197,11 @@ async fn a_password_in_an_address_is_sent_and_not_logged() {
     let absent = target("absent", &with_secrets(gone.local_addr().unwrap()));
     drop(gone);
 
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
-    // While there is but one subscriber, a line is on or off by the thread that first comes past it: here that of any test.
-    let _another = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
-    let _here = tracing::subscriber::set_default(subscriber); // this test has one thread
+    let told = Told::here();
     let site = Site::start(settings(vec![good, absent]));
     site.until("a good scrape", |site| site.scrapes("good", "success") > 0).await;
     site.until("a failed one", |site| site.scrapes("absent", "connection") > 0).await;
-    let told = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let told = told.text();
     assert!(told.contains("scraping works") && told.contains("scraping fails") && told.contains("/metrics"), "{told}");
     let registry = prometheus::Registry::new();
     site.metrics.register(&registry).unwrap();

@@ -27,6 +27,8 @@ mod rows;
 mod scrape;
 mod settings;
 mod stamp;
+#[cfg(test)]
+mod told;
 mod uplink;
 
 pub use address::Address;

@@ -222,6 +222,8 @@ impl Sender {
         let mut failures = 0u32;
         // What a slow link lets through in time; grows again with what arrives.
         let mut narrow = most.bytes;
+        // It has been told that requests are too slow, and none of full size has passed since.
+        let mut is_slow_told = false;
         loop {
             let expired = self.queue.expire(Instant::now(), self.settings.give_up_after.get());
             if expired > 0 {
@@ -239,7 +241,14 @@ impl Sender {
             };
             let bytes = lease.bytes();
             match self.deliver(lease, narrow, &mut failures).await {
-                Delivered::Whole => narrow = narrow.saturating_mul(2).min(self.settings.request_bytes.size()),
+                Delivered::Whole => {
+                    let full = self.settings.request_bytes.size();
+                    if is_slow_told && narrow == full {
+                        tracing::info!(bytes = full, "requests of full size arrive in time again");
+                        is_slow_told = false;
+                    }
+                    narrow = narrow.saturating_mul(2).min(full);
+                }
                 // Not below a row's size, however small the gateway's limit: a lease is at least what was pushed together.
                 Delivered::InPieces { share } => {
                     let fits = (bytes as f64 * share) as usize;
@@ -254,7 +263,12 @@ impl Sender {
                 Delivered::Later { reason, after, is_slow } => {
                     if is_slow {
                         narrow = (narrow.min(bytes) / 2).max(NARROWEST.min(bytes));
-                        tracing::warn!(reason, bytes = narrow, "requests take too long: sending smaller ones");
+                        if is_slow_told {
+                            tracing::debug!(reason, bytes = narrow, "a request took too long: sending smaller ones");
+                        } else {
+                            tracing::warn!(reason, bytes = narrow, "requests take too long: sending smaller ones");
+                            is_slow_told = true;
+                        }
                     }
                     if failures == 0 {
                         tracing::warn!(reason, waiting = self.queue.rows(), "the gateway is away, holding rows");

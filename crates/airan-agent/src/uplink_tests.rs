@@ -15,6 +15,7 @@ use super::*;
 use crate::rows::{Reading, to_rows};
 use crate::settings::Settings;
 use crate::stamp::Stamp;
+use crate::told::Told;
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -119,6 +120,30 @@ async fn requests_on_a_slow_link_are_made_smaller() {
     assert!(sizes[8..].iter().any(|size| *size > sizes[3]), "what arrives in time makes them larger again: {sizes:?}");
     let taken: Vec<i64> = calls.lock().unwrap().iter().filter(|call| call.2).flat_map(|call| call.1.clone()).collect();
     assert_eq!(taken, (0..4_000).collect::<Vec<i64>>());
+}
+
+/// Scenario: a link that is slow four times in a row, fast until requests have their full size again and beyond, then slow once more.
+/// Guarantees: one warning each time, one line when it is over.
+#[tokio::test]
+async fn a_slow_link_is_told_once() {
+    let mut rig = Rig::new();
+    rig.settings.request_rows = 100;
+    (0..400).for_each(|_| rig.push("host", 1));
+    let lease = rig.queue.lease(Portion { rows: 100, bytes: usize::MAX }).unwrap();
+    rig.settings.request_bytes = (lease.bytes() as u64).into();
+    rig.queue.release(lease);
+    let slow = || Err(UplinkError::Slow { reason: "timeout".to_owned() });
+    let told = Told::here();
+    let (line, _) = scripted(vec![slow(), slow(), slow(), slow()]);
+    rig.drain(line).await;
+    let warned = |text: &str| text.matches("requests take too long").count();
+    let over = |text: &str| text.matches("requests of full size arrive in time again").count();
+    let so_far = told.text();
+    assert_eq!((warned(&so_far), over(&so_far)), (1, 1), "{so_far}");
+    rig.push("host", 100);
+    let (line, _) = scripted(vec![slow(), slow()]);
+    rig.drain(line).await;
+    assert_eq!(warned(&told.text()), 2, "{}", told.text());
 }
 
 /// Scenario: rows in pieces.
