@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::site::{Process, Scrape, free_port, query, run, until};
 
 /// Streams whose raw tables must hold what the shards say they stored.
-const RAW: [&str; 6] = ["accelerator", "inference", "timing", "link", "host", "sample"];
+const RAW: [&str; 7] = ["accelerator", "inference", "timing", "link", "host", "event", "sample"];
 
 /// Whatever this machine has must not mix with the rows a test counts.
 const NO_ACCELERATORS: &str = "  accelerators: {source: off}\n";
