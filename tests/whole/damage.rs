@@ -21,7 +21,7 @@ struct Damage {
     is_repairable: bool,
 }
 
-const DAMAGES: [Damage; 9] = [
+const DAMAGES: [Damage; 10] = [
     Damage {
         name: "a file of an old commit is still in staging",
         make: |lake| {
@@ -54,6 +54,12 @@ const DAMAGES: [Damage; 9] = [
         name: "a published file has lost its place",
         make: |lake| fs::remove_file(lake.path().join(lake.place(&lake.held()))).expect("removed"),
         says: "it counts, and a glob misses it",
+        is_repairable: true,
+    },
+    Damage {
+        name: "a published file has lost its held name",
+        make: |lake| fs::remove_file(lake.path().join(lake.held())).expect("removed"),
+        says: "the name is gone by which Delta and queries read a file",
         is_repairable: true,
     },
     Damage {

@@ -9,10 +9,11 @@ use airan_model::time::DAY;
 
 use crate::lake::Lake;
 use crate::layout::{self, ClaimId, Shard};
+use crate::place::Staged;
 use crate::record::{self, RECORD_VERSION, ReadError, Record, StateFile};
 use crate::seal::{Checksum, Damaged, seal, unseal};
 use crate::store::{Created, Store, StoreError};
-use crate::writer::{ShardWriter, give_place};
+use crate::writer::ShardWriter;
 
 /// Times a claim gives way to a faster one before it says so.
 const TRIES: u32 = 16;
@@ -169,8 +170,11 @@ impl Lake {
             let record = read.as_ref().filter(|record| record.n == n);
             let is_named = record.is_some_and(|record| record.files.iter().any(|file| file.path == place.as_ref()));
             if is_named {
-                // Not named and below the newest: of a dead claim, or published since and then in its place already.
-                give_place(self.store(), &meta.location, &place).await?;
+                // Not named and below the newest: of a dead claim, or published since and then in its place already. One that is out
+                // since then must not have it again, for no moment.
+                if !self.is_out(shard, n, &place).await? {
+                    self.give_place(shard, &Staged { n, waits: meta.location.clone(), place }).await?;
+                }
             } else if n > newest.n && now.saturating_sub(meta.last_modified.timestamp_micros()) < ORPHAN_AGE {
                 continue;
             } else {

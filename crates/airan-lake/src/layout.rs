@@ -123,6 +123,13 @@ pub(crate) fn place_of(path: &Path) -> Option<Path> {
     (folder == STAGING).then(|| Path::from(place))
 }
 
+/// The shard for whose record the file at `path` in staging waits; `None` if that is no place to wait.
+pub(crate) fn waits_for(path: &Path) -> Option<Shard> {
+    let mut parts = path.as_ref().split('/');
+    let (folder, topic, partition) = (parts.next()?, parts.next()?, parts.next()?.parse().ok()?);
+    (folder == STAGING).then(|| Shard { topic: topic.to_owned(), partition })
+}
+
 /// Path of a topic's partition count.
 pub(crate) fn partitions(topic: &str) -> Path {
     Path::from_iter([COMMITS, topic, "partitions.json"])

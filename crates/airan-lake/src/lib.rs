@@ -47,6 +47,7 @@ mod layout;
 mod lost;
 mod metrics;
 mod order;
+mod place;
 #[cfg(test)]
 #[path = "../../../tests/power.rs"]
 mod power;

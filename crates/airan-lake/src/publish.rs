@@ -18,9 +18,9 @@ use crate::files::{Live, Places, is_above, load_all, named};
 use crate::lake::Lake;
 use crate::layout::{self, Shard};
 use crate::lost::Trimmed;
+use crate::place::give_place;
 use crate::record::{self, ReadError, Run};
 use crate::seal::Damaged;
-use crate::writer::give_place;
 
 /// Times a pass gives way to faster commits of others on one table before it leaves the table to the next pass.
 const TRIES: u32 = 16;

@@ -34,7 +34,7 @@ pub(crate) const HELD_FOR: Micros = DAY;
 /// What one pass did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settled {
-    /// Places given to files that count.
+    /// Places, or held names, given to files that count.
     pub(crate) given: u64,
     /// Places taken from files that do not.
     pub(crate) taken: u64,
@@ -104,6 +104,10 @@ impl Lake {
     /// a full disk is worse than a reader that has to begin again.
     pub(crate) async fn vacuum(&self, now: Micros, spare: Option<u64>) -> Result<Settled, ReadError> {
         let mut settled = Settled::default();
+        if self.store().staged() {
+            // Before the names are listed: nobody gives a place to what is not in staging any more.
+            self.clear_staging().await?;
+        }
         let (names, counted) = self.names_then_counted(&self.tables().await?).await?;
         if self.store().staged() {
             self.settle_places(&names, &counted, &mut settled).await?;
@@ -201,12 +205,20 @@ impl Lake {
             settled.taken += 1;
             crash::point("lake.settle.taken");
         }
-        let is_missing = |live: &&Live| live.published && !placed.contains(live.file.path.as_str());
-        for live in counted.files.iter().filter(|live| names.contains_key(&live.file.table)).filter(is_missing) {
-            let place = Path::from(live.file.path.as_str());
-            let held = live.stored(self.store());
-            if self.store().size(&held).await?.is_some() {
-                self.store().link(&held, &place).await?;
+        let held: HashSet<&str> =
+            names.values().flat_map(|names| &names.held).map(|meta| meta.location.as_ref()).collect();
+        let published = |live: &&Live| live.published && names.contains_key(&live.file.table);
+        for live in counted.files.iter().filter(published) {
+            let (place, stored) = (Path::from(live.file.path.as_str()), live.stored(self.store()));
+            // Either name leads to the bytes, and makes up for the other.
+            let (from, to) = match (placed.contains(place.as_ref()), held.contains(stored.as_ref())) {
+                (true, true) => continue,
+                (false, _) => (&stored, &place),
+                (true, false) => (&place, &stored),
+            };
+            // What was published after the names were listed has both.
+            if self.store().size(to).await?.is_none() && self.store().size(from).await?.is_some() {
+                self.store().link(from, to).await?;
                 settled.given += 1;
             }
         }

@@ -20,6 +20,7 @@ use crate::commit::{Commit, CommitError, CommitSummary, TableRows};
 use crate::encode::{self, Encoded, Part};
 use crate::lake::Lake;
 use crate::layout::{self, ClaimId, Shard};
+use crate::place::Staged;
 use crate::record::{self, HINT_EVERY, RECORD_VERSION, ReadError, Record, RecordFile, StateFile};
 use crate::schema::SchemaError;
 use crate::seal::Checksum;
@@ -48,12 +49,6 @@ pub struct ShardWriter {
     spent: Vec<Path>,
     /// Once true, only a new claim helps.
     fenced: bool,
-}
-
-#[derive(Debug)]
-struct Staged {
-    waits: Path,
-    place: Path,
 }
 
 #[derive(Debug)]
@@ -267,7 +262,7 @@ impl ShardWriter {
         if self.lake.store().staged() {
             let staged = |file: &RecordFile| {
                 let place = Path::from(file.path.as_str());
-                Staged { waits: self.shard.staged(&place), place }
+                Staged { n: record.n, waits: self.shard.staged(&place), place }
             };
             self.unnamed = record.files.iter().map(staged).collect();
         }
@@ -289,8 +284,8 @@ impl ShardWriter {
 
     /// Step 4 (local disks): each file of the newest record gets its place in the table.
     async fn give_places(&mut self) -> Result<(), StoreError> {
-        while let Some(Staged { waits, place }) = self.unnamed.last() {
-            give_place(self.lake.store(), waits, place).await?;
+        while let Some(staged) = self.unnamed.last() {
+            self.lake.give_place(&self.shard, staged).await?;
             crash::point("lake.commit.place");
             self.spent.extend(self.unnamed.pop().map(|staged| staged.waits));
         }
@@ -310,19 +305,15 @@ impl ShardWriter {
         self.lake.store()
     }
 
+    /// The first file of the newest record, as its owner knew it before it had its place.
+    #[cfg(test)]
+    pub(crate) fn staged_again(&self) -> (Shard, Staged) {
+        let place = Path::from(self.newest.files[0].path.as_str());
+        (self.shard.clone(), Staged { n: self.newest.n, waits: self.shard.staged(&place), place })
+    }
+
     fn fenced_error(&self) -> CommitError {
         CommitError::Fenced { topic: self.shard.topic.clone(), partition: self.shard.partition, n: self.newest.n + 1 }
-    }
-}
-
-/// Names `waits` also `place`; done before, or by somebody else, is fine.
-pub(crate) async fn give_place(store: &Store, waits: &Path, place: &Path) -> Result<(), StoreError> {
-    match store.link(waits, place).await {
-        Ok(()) => Ok(()),
-        Err(error) => match store.size(place).await {
-            Ok(Some(_)) => Ok(()),
-            _ => Err(error),
-        },
     }
 }
 
