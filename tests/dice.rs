@@ -1,4 +1,16 @@
-//! Numbers that follow from a seed, for simulations that must replay exactly. Included by path into the tests that need it.
+//! Numbers that follow from a seed, and the seeds that a test runs over, for simulations that must replay exactly. Included by path into
+//! the tests that need it.
+
+use std::ops::Range;
+
+/// Seeds of as many lives, `AIRAN_CASES` for a long run; `AIRAN_SEED=n` replays one.
+pub(crate) fn seeds(lives: u64) -> Range<u64> {
+    let of = |name: &str| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
+    match of("AIRAN_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..of("AIRAN_CASES").unwrap_or(lives),
+    }
+}
 
 /// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
 #[derive(Clone, Debug)]

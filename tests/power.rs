@@ -37,6 +37,16 @@ const SECTOR: usize = 64;
 /// A place in the code that asks for a sync.
 pub(crate) type Site = &'static Location<'static>;
 
+/// The same as file, line and column.
+pub(crate) type Place = (&'static str, u32, u32);
+
+/// The places without whose sync everything `holds` in so many lives: syncs that are there for nothing, or tests that do not see what
+/// they are for.
+pub(crate) fn unnoticed(places: BTreeSet<Place>, lives: u64, holds: impl Fn(u64, Place) -> bool) -> Vec<String> {
+    let is_unnoticed = |place: &Place| (0..lives).all(|seed| holds(seed, *place));
+    places.into_iter().filter(is_unnoticed).map(|(file, line, _)| format!("{file}:{line}")).collect()
+}
+
 /// A step that went wrong: what it does, the how-manieth of its kind, and how.
 pub(crate) type Struck = (&'static str, u64, Blow);
 
@@ -89,12 +99,12 @@ struct State {
     next_id: FileId,
     steps_left: Option<u64>,
     is_out: bool,
-    left_out: Option<(&'static str, u32, u32)>,
+    left_out: Option<Place>,
     /// One sync in so many fails; 0: none.
     sync_fails_one_in: u64,
     /// One write in so many fails; 0: none.
     write_fails_one_in: u64,
-    sites: BTreeSet<(&'static str, u32, u32)>,
+    sites: BTreeSet<Place>,
     steps: BTreeMap<&'static str, u64>,
     struck: BTreeSet<Struck>,
 }
@@ -154,7 +164,7 @@ impl Power {
     }
 
     /// Syncs asked for at this place do nothing and say that all is well.
-    pub(crate) fn leave_out(&self, site: (&'static str, u32, u32)) {
+    pub(crate) fn leave_out(&self, site: Place) {
         self.state().left_out = Some(site);
     }
 
@@ -174,7 +184,7 @@ impl Power {
     }
 
     /// The places that asked for a sync.
-    pub(crate) fn sites(&self) -> BTreeSet<(&'static str, u32, u32)> {
+    pub(crate) fn sites(&self) -> BTreeSet<Place> {
         self.state().sites.clone()
     }
 

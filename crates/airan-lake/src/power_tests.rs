@@ -3,9 +3,11 @@
 mod ledger;
 mod machine;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use self::machine::{Done, Machine, Site};
+use self::machine::{Done, Machine};
+use crate::dice::seeds;
+use crate::power::{Place, unnoticed};
 
 /// Places in `disk.rs` and `durable.rs` that ask for a sync.
 const SYNCS: usize = 9;
@@ -26,16 +28,11 @@ const DONE: [&str; 12] = [
     "checkpoints",
 ];
 
-fn life(seed: u64, left_out: Option<Site>) -> (Result<(), String>, BTreeSet<Site>, Done) {
+fn life(seed: u64, left_out: Option<Place>) -> (Result<(), String>, BTreeSet<Place>, Done) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut machine = Machine::new(seed, left_out);
     let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(machine.live())));
     (lived.unwrap_or_else(|_| Err("a panic".to_owned())), machine.power.sites(), machine.done)
-}
-
-/// How many lives: `AIRAN_CASES` for a long run.
-fn cases(otherwise: u64) -> u64 {
-    std::env::var("AIRAN_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(otherwise)
 }
 
 /// Scenario: processes claim a shard, commit to two tables, publish to Delta, compact, expire, vacuum, purge, erase, make requests
@@ -45,10 +42,7 @@ fn cases(otherwise: u64) -> u64 {
 /// else; they do not come back. A request that was made is there. `AIRAN_SEED=n` replays one life.
 #[test]
 fn a_power_loss_undoes_no_commit() {
-    let seeds = match std::env::var("AIRAN_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        Some(seed) => seed..seed + 1,
-        None => 0..cases(60),
-    };
+    let seeds = seeds(60);
     let (is_replay, mut all) = (seeds.end - seeds.start == 1, Done::new());
     for seed in seeds {
         let (lived, _, done) = life(seed, None);
@@ -64,15 +58,10 @@ fn a_power_loss_undoes_no_commit() {
 /// Guarantees: each is needed: without it some promise breaks. So the test above can fail, and no sync is there for nothing.
 #[test]
 fn without_any_one_of_its_syncs_the_lake_breaks_a_promise() {
-    let sites: BTreeSet<Site> = (0..20).flat_map(|seed| life(seed, None).1).collect();
+    let sites: BTreeSet<Place> = (0..20).flat_map(|seed| life(seed, None).1).collect();
     // Folders above the root; of a document its bytes, its name, and another's name for it; of a rewritten file its bytes and its
     // name; of a file's second name; of new folders; of what others have left.
     assert_eq!(sites.len(), SYNCS, "{sites:?}");
-    let mut unnoticed: BTreeMap<String, u32> = BTreeMap::new();
-    for (file, line, column) in sites {
-        if (0..300).all(|seed| life(seed, Some((file, line, column))).0.is_ok()) {
-            unnoticed.insert(format!("{file}:{line}"), column);
-        }
-    }
+    let unnoticed = unnoticed(sites, 300, |seed, place| life(seed, Some(place)).0.is_ok());
     assert!(unnoticed.is_empty(), "syncs that nothing depends on: {unnoticed:?}");
 }

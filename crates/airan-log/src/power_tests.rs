@@ -5,12 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::dice::Dice;
-use crate::power::{self, Power};
+use crate::dice::{Dice, seeds};
+use crate::power::{self, Place, Power, unnoticed};
 use crate::{AppendError, Log, NewRecord, Options, Retention};
-
-/// A place that asks for a sync.
-type Site = (&'static str, u32, u32);
 
 const OPTIONS: Options = Options { segment_bytes: 1024, next_at_least: 0 };
 
@@ -41,7 +38,7 @@ struct Machine {
 }
 
 impl Machine {
-    fn new(seed: u64, left_out: Option<Site>) -> Machine {
+    fn new(seed: u64, left_out: Option<Place>) -> Machine {
         let temp = power::folder();
         let power = Power::over(temp.path(), seed);
         if let Some(site) = left_out {
@@ -210,15 +207,10 @@ impl Machine {
     }
 }
 
-fn life(seed: u64, left_out: Option<Site>) -> (Result<(), String>, BTreeSet<Site>, u64) {
+fn life(seed: u64, left_out: Option<Place>) -> (Result<(), String>, BTreeSet<Place>, u64) {
     let mut machine = Machine::new(seed, left_out);
     let lived = catch_unwind(AssertUnwindSafe(|| machine.live())).unwrap_or_else(|_| Err("a panic".to_owned()));
     (lived, machine.power.sites(), machine.restores)
-}
-
-/// How many lives: `AIRAN_CASES` for a long run.
-fn cases(otherwise: u64) -> u64 {
-    std::env::var("AIRAN_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(otherwise)
 }
 
 /// Scenario: processes append, expire and die; syncs fail; the power goes at any step, also while a log is opened and repaired,
@@ -227,12 +219,8 @@ fn cases(otherwise: u64) -> u64 {
 /// away; only what was offered turns up. `AIRAN_SEED=n` replays one life.
 #[test]
 fn a_power_loss_costs_nothing_that_was_acknowledged() {
-    let seeds = match std::env::var("AIRAN_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        Some(seed) => seed..seed + 1,
-        None => 0..cases(400),
-    };
     let mut restores = 0;
-    for seed in seeds {
+    for seed in seeds(400) {
         let (lived, _, cuts) = life(seed, None);
         restores += cuts;
         assert_eq!(lived, Ok(()), "AIRAN_SEED={seed}");
@@ -244,13 +232,9 @@ fn a_power_loss_costs_nothing_that_was_acknowledged() {
 /// Guarantees: each is needed: without it some promise breaks. So the test above can fail, and no sync is there for nothing.
 #[test]
 fn without_any_one_of_its_syncs_the_log_breaks_a_promise() {
-    let sites: BTreeSet<Site> = (0..20).flat_map(|seed| life(seed, None).1).collect();
-    let in_crate = |site: &Site| Path::new(site.0).ends_with("disk.rs") || !site.0.ends_with("_tests.rs");
+    let sites: BTreeSet<Place> = (0..20).flat_map(|seed| life(seed, None).1).collect();
+    let in_crate = |site: &Place| Path::new(site.0).ends_with("disk.rs") || !site.0.ends_with("_tests.rs");
     assert!(sites.len() >= 7 && sites.iter().all(in_crate), "{sites:?}");
-    let unnoticed: Vec<String> = sites
-        .into_iter()
-        .filter(|site| (0..2_000).all(|seed| life(seed, Some(*site)).0.is_ok()))
-        .map(|(file, line, _)| format!("{file}:{line}"))
-        .collect();
+    let unnoticed = unnoticed(sites, 2_000, |seed, place| life(seed, Some(place)).0.is_ok());
     assert!(unnoticed.is_empty(), "syncs that nothing depends on: {unnoticed:?}");
 }

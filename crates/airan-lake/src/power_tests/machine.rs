@@ -16,15 +16,12 @@ use crate::disk::Disk;
 use crate::durable::DurableLocal;
 use crate::erase::Erasure;
 use crate::lake::Lake;
-use crate::power::{self, Power};
+use crate::power::{self, Place, Power};
 use crate::requests::{Request, RequestReason};
 use crate::settings::LakeSettings;
 use crate::store::Store;
 use crate::testing::{SECOND, TOPIC, commit, rows, settings};
 use crate::writer::ShardWriter;
-
-/// A place that asks for a sync.
-pub(super) type Site = (&'static str, u32, u32);
 
 /// Rows of one commit.
 const ROWS: i64 = 3;
@@ -62,7 +59,7 @@ struct Process {
 }
 
 impl Machine {
-    pub(super) fn new(seed: u64, left_out: Option<Site>) -> Machine {
+    pub(super) fn new(seed: u64, left_out: Option<Place>) -> Machine {
         let temp = power::folder();
         let root = temp.path().canonicalize().unwrap();
         let power = Power::over(&root, seed);

@@ -524,11 +524,6 @@ fn run(seed: u64) -> Run {
     })
 }
 
-/// How many runs: `AIRAN_CASES` for a long one.
-fn cases(otherwise: u64) -> u64 {
-    std::env::var("AIRAN_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(otherwise)
-}
-
 /// Scenario: one to three processors over one lake, in whose store operations fail before or after they are done, are done long
 /// after they failed, stall, break off or kill; partitions move, also without the old owner's knowledge; processes are dropped,
 /// stopped and started; rows come minutes late, also their copies; meanwhile the lake is published, compacted, vacuumed and
@@ -539,10 +534,7 @@ fn cases(otherwise: u64) -> u64 {
 /// are sound.
 #[test]
 fn whatever_fails_each_row_and_window_is_in_the_lake_once() {
-    let seeds = match std::env::var("AIRAN_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        Some(seed) => seed..seed + 1,
-        None => 0..cases(40),
-    };
+    let seeds = crate::dice::seeds(40);
     let (mut points, mut deaths, mut losses, mut errands) = (BTreeSet::new(), 0, 0, 0);
     let runs = seeds.end - seeds.start;
     for seed in seeds {
