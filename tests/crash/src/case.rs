@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! senders ──bodies──▶ victims, killed along their lanes     ledger: sent, acknowledged
-//! last start of every victim ▶ ready ▶ senders' last bodies ▶ agent stops ▶ rows that close the windows
-//! everything processed ▶ sums ▶ graceful stop ▶ lake check ▶ ledger against lake
+//! last start of every victim ▶ ready ▶ senders' last bodies ▶ agent's sum, agent stops ▶ rows that close the windows
+//! everything processed ▶ erasure ▶ sums ▶ graceful stop ▶ lake check ▶ ledger against lake
 //! ```
 //!
 //! Every wait has a deadline; passing one is a failure like any other and is written to the results.
@@ -20,12 +20,13 @@ use crate::compare::{Late, Verdict, compare};
 use crate::dice::Dice;
 use crate::erasure::Erasure;
 use crate::errands;
-use crate::lake::{Foreign, Lake, Scrape, Stored, WindowRow, ready};
+use crate::lake::{Foreign, Lake, Stored, WindowRow, ready};
 use crate::ledger::Ledger;
-use crate::plan::{self, Lane};
+use crate::plan::{self, Lane, Plan};
 use crate::results::{CaseResult, Kills};
 use crate::sender::{PAST, Sender, now_micros};
 use crate::site::{AGENT, Given, LATENESS, SITES, Site, WIDTH};
+use crate::sums::{self, AGENT_STREAMS, scrape};
 use crate::victim::{Victim, complaints};
 
 /// From the last start to being ready, claims and all. Promised are 30 s; the machine may be building beside us.
@@ -34,8 +35,6 @@ const READY: Duration = Duration::from_secs(90);
 const PROCESSED: Duration = Duration::from_secs(120);
 /// How often the lake is asked whether it has everything.
 const ASK: Duration = Duration::from_millis(300);
-/// Streams the agent sends.
-const AGENT_STREAMS: [&str; 2] = ["host", "link"];
 /// Of a long list of failures, so many are written down.
 const SHOWN: usize = 5;
 
@@ -44,12 +43,10 @@ const SHOWN: usize = 5;
 pub struct Case {
     /// What it works with.
     pub given: Given,
-    /// What becomes of late rows.
-    pub late: Late,
+    /// What is done.
+    pub plan: Plan,
     /// A Python with deltalake, to read the lake as others do.
     pub python: Option<PathBuf>,
-    /// Ends of processes.
-    pub kills: usize,
     /// Seed of the run.
     pub seed: u64,
     /// Its number in the run.
@@ -66,6 +63,7 @@ impl Case {
             mode: self.given.mode,
             seed: self.seed,
             case: self.number,
+            plan: self.plan.clone(),
             kills: Kills::default(),
             acknowledged: 0,
             unknown: 0,
@@ -97,29 +95,37 @@ impl Case {
 
     async fn play(&self, result: &mut CaseResult) -> Result<()> {
         let seed = self.own_seed();
-        let name = format!("crash-{}-{:x}-{}", self.given.mode.name(), self.seed, self.number);
+        // A case that is run again must not meet the topic and the bucket of the time before.
+        let process = std::process::id();
+        let name = format!("crash-{}-{:x}-{}-{process:x}", self.given.mode.name(), self.seed, self.number);
         let mut site = Site::new(&self.given, &self.folder, &name, self.number)?;
         let lake = Lake::new(&self.given.airan, &self.folder, site.reader);
         let ledger = Arc::new(Ledger::new(&self.folder)?);
         let done = Arc::new(AtomicBool::new(false));
-        let sites = if self.late == Late::Restated { SITES } else { PAST };
+        let sites = if self.plan.late == Late::Restated { SITES } else { PAST };
         let senders = (0..sites)
             .map(|number| Sender::new(number, &site.http, Arc::clone(&ledger), seed, Arc::clone(&done)))
             .collect::<Result<Vec<_>>>()?;
-        let lanes = plan::lanes(self.given.mode, self.given.processors, self.number, seed, self.kills);
+        let lanes = plan::lanes(self.given.mode, &self.plan, seed);
         site.agent.start(None)?;
 
-        let erasure = (self.late == Late::Restated).then(|| Erasure::of(now_micros()));
+        let place = errands::Place {
+            binary: &self.given.airan,
+            folder: &self.folder,
+            reader: site.reader,
+            mode: self.given.mode,
+            plan: &self.plan,
+            seed,
+        };
         let mut tools = Kills::default();
-        let how = (seed, erasure.as_ref());
-        let errands = errands::run(&self.given.airan, &self.folder, site.reader, how, &done, &mut tools);
+        let errands = errands::run(place, &done, &mut tools);
         let work = together(senders, &mut site.victims, &lanes, &done, &mut result.kills);
         let ended = futures::future::try_join(work, async { errands.await.context("an errand") }).await;
         result.kills.add(&tools);
         let (mut senders, ()) = ended?;
+        let erasure = (self.plan.late == Late::Restated).then(|| Erasure::at(now_micros()));
 
-        let collected = Scrape::of(&site.agent.admin).await.context("the agent does not answer")?;
-        let collected = collected.sum("airan_agent_collected_rows_total", "");
+        let collected = sums::agent(&site.agent.admin).await?;
         site.agent.stop().await?;
 
         senders.retain(Sender::is_live);
@@ -130,10 +136,10 @@ impl Case {
         }
         let at_peace = self.until_processed(&site.victims, &lake, &ledger, erasure.as_ref(), closed_until).await;
         if let Some(erasure) = erasure.as_ref().filter(|_| at_peace.is_ok()) {
-            errands::erase(&self.given.airan, &self.folder, site.reader, (seed, erasure), &mut result.kills).await?;
+            errands::erase(place, erasure, &mut result.kills).await?;
         }
         if at_peace.is_ok() {
-            self.sums(&site.victims, &lake, &ledger, erasure.as_ref(), result).await?;
+            result.failures.extend(sums::hold(&site.victims, &lake, &ledger, erasure.as_ref()).await?);
         }
         let late = scrape(&site.victims).await.by("airan_processor_late_rows_total", "node");
         let stops = join_all(site.victims.iter_mut().map(Victim::stop)).await;
@@ -152,12 +158,12 @@ impl Case {
             let foreign = lake.foreign(python).await?;
             result.failures.extend(differences(&stored, windows.len(), &foreign));
         }
-        let verdict = compare_but(erasure.as_ref(), &ledger, &stored, &windows, closed_until, self.late);
+        let verdict = compare_but(erasure.as_ref(), &ledger, &stored, &windows, closed_until, self.plan.late);
         if let Some(erasure) = erasure.as_ref().filter(|_| at_peace.is_ok()) {
             let wrong = erasure.wrong(&ledger.rows(), &stored, &windows);
             result.failures.extend(wrong.into_iter().take(SHOWN));
         }
-        if self.late == Late::Counted {
+        if self.plan.late == Late::Counted {
             let told: std::collections::BTreeMap<String, u64> =
                 late.into_iter().filter(|(_, rows)| *rows > 0.0).map(|(node, rows)| (node, rows as u64)).collect();
             let senders: std::collections::BTreeMap<String, u64> =
@@ -195,8 +201,8 @@ impl Case {
             if open == 0.0 {
                 // Tables may not be there yet.
                 if let (Ok(stored), Ok(windows)) = (lake.stored().await, lake.windows().await) {
-                    let verdict = compare_but(erasure, ledger, &stored, &windows, closed_until, self.late);
-                    let is_late = self.late == Late::Restated && !verdict.late.is_empty();
+                    let verdict = compare_but(erasure, ledger, &stored, &windows, closed_until, self.plan.late);
+                    let is_late = self.plan.late == Late::Restated && !verdict.late.is_empty();
                     if verdict.lost.is_empty() && verdict.windows_wrong.is_empty() && !is_late {
                         return Ok(());
                     }
@@ -212,42 +218,6 @@ impl Case {
             }
             tokio::time::sleep(ASK).await;
         }
-    }
-
-    /// The sums of the shards, and what they say they stored against the raw tables. Counters move with each commit of a tick, so
-    /// they are asked a few times.
-    async fn sums(
-        &self,
-        victims: &[Victim],
-        lake: &Lake,
-        ledger: &Ledger,
-        erasure: Option<&Erasure>,
-        result: &mut CaseResult,
-    ) -> Result<()> {
-        let mut wrong = String::new();
-        let (least, most) = erasure.map(|erasure| erasure.bounds(&ledger.rows())).unwrap_or_default();
-        for _ in 0..20 {
-            let scrape = scrape(victims).await;
-            let of = |outcome: &str| scrape.sum("airan_processor_rows_total", &format!("outcome=\"{outcome}\""));
-            let (appended, stored, duplicate, rejected) =
-                (of("appended"), of("stored"), of("duplicate"), of("rejected"));
-            let pending = scrape.sum("airan_processor_pending_rows", "");
-            let mut rows = lake.stored().await?.len() as f64;
-            for stream in AGENT_STREAMS {
-                rows += lake.numbered(stream, AGENT).await.map_or(0.0, |of| of.n as f64);
-            }
-            let is_even = appended == stored + duplicate + rejected + pending;
-            if is_even && (least as f64..=most as f64).contains(&(stored - rows)) {
-                return Ok(());
-            }
-            wrong = format!(
-                "sums: appended {appended}, stored {stored}, duplicate {duplicate}, rejected {rejected}, pending {pending}; the lake has {rows} rows, \
-                 and {least} to {most} were erased"
-            );
-            tokio::time::sleep(ASK).await;
-        }
-        result.failures.push(wrong);
-        Ok(())
     }
 
     fn write_down(&self, verdict: &Verdict, result: &mut CaseResult) {
@@ -301,7 +271,7 @@ fn compare_but(
 ) -> Verdict {
     let is_compared = |node: &str| !erasure.is_some_and(|erasure| erasure.is_about(node));
     let ledger: Vec<_> = ledger.rows().into_iter().filter(|(row, _)| is_compared(&row.node)).collect();
-    let stored: Vec<_> = stored.iter().filter(|row| is_compared(&row.node)).cloned().collect();
+    let stored: Vec<_> = stored.iter().filter(|stored| is_compared(&stored.row.node)).cloned().collect();
     let windows: Vec<_> = windows.iter().filter(|row| is_compared(&row.node)).cloned().collect();
     compare(&ledger, &stored, &windows, closed_until, late)
 }
@@ -333,7 +303,7 @@ async fn together(
 
 /// Where foreign readers see other rows than `airan query` does.
 fn differences(stored: &[Stored], windows: usize, foreign: &Foreign) -> Vec<String> {
-    let mut ours: Vec<&str> = stored.iter().map(|row| row.id.as_str()).collect();
+    let mut ours: Vec<&str> = stored.iter().map(|stored| stored.row.id.as_str()).collect();
     ours.sort_unstable();
     let mut wrong = Vec::new();
     for (how, rows) in [("Delta", &foreign.delta_rows), ("a glob", &foreign.files_rows)] {
@@ -359,15 +329,6 @@ async fn live(victim: &mut Victim, lane: &Lane) -> (Kills, Result<()>) {
     }
     let started = victim.start(None);
     (kills, started)
-}
-
-/// All victims' metrics together.
-async fn scrape(victims: &[Victim]) -> Scrape {
-    let mut all = Scrape::default();
-    for victim in victims {
-        all.add(Scrape::of(&victim.admin).await.unwrap_or_default());
-    }
-    all
 }
 
 /// Removes a case's folder.

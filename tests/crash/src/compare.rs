@@ -11,9 +11,11 @@ use crate::ledger::{Fate, Row};
 use crate::site::WIDTH;
 
 /// What is expected of windows that late rows belong to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Late {
     /// They are restated: every window holds every row, and rises are those of event order
+    #[default]
     Restated,
     /// They stay as they were closed: what they lack is counted as late, row for row
     Counted,
@@ -84,7 +86,7 @@ pub fn compare(
         ledger.iter().map(|(row, _)| row).filter(|row| counts.contains_key(row.id.as_str())).collect();
     let rise_of: HashMap<&str, Option<f64>> = match late {
         Late::Restated => in_event_order(&present),
-        Late::Counted => stored.iter().map(|row| (row.id.as_str(), row.rise)).collect(),
+        Late::Counted => stored.iter().map(|row| (row.row.id.as_str(), row.rise)).collect(),
     };
     let expected = expected(&present, &rise_of);
     compare_windows(&expected, windows, closed_until, late, &mut verdict);
@@ -93,7 +95,7 @@ pub fn compare(
 
 fn count(stored: &[Stored]) -> HashMap<&str, u64> {
     let mut counts = HashMap::new();
-    stored.iter().for_each(|row| *counts.entry(row.id.as_str()).or_default() += 1);
+    stored.iter().for_each(|row| *counts.entry(row.row.id.as_str()).or_default() += 1);
     counts
 }
 
@@ -101,15 +103,12 @@ fn count(stored: &[Stored]) -> HashMap<&str, u64> {
 fn values(ledger: &[(Row, Fate)], stored: &[Stored], verdict: &mut Verdict) {
     let sent: HashMap<&str, &Row> = ledger.iter().map(|(row, _)| (row.id.as_str(), row)).collect();
     for row in stored {
-        let Some(sent) = sent.get(row.id.as_str()) else {
-            verdict.wrong.push(format!("row {} was never sent", row.id));
+        let Some(sent) = sent.get(row.row.id.as_str()) else {
+            verdict.wrong.push(format!("row {} was never sent", row.row.id));
             continue;
         };
-        let is_same = (&row.site, &row.node, &row.device) == (&sent.site, &sent.node, &sent.device)
-            && (row.ts, row.integer) == (sent.ts, sent.integer)
-            && (row.utilization, row.power, row.energy) == (sent.utilization, sent.power, sent.energy);
-        if !is_same {
-            verdict.wrong.push(format!("row {} is not what was sent: {row:?}", row.id));
+        if row.row != **sent {
+            verdict.wrong.push(format!("row {} is not what was sent: {row:?}", row.row.id));
         }
     }
 }
@@ -117,15 +116,15 @@ fn values(ledger: &[(Row, Fate)], stored: &[Stored], verdict: &mut Verdict) {
 /// The rises of a counter add up to what it rose by: from its first row in order of arrival to its newest.
 fn rises(ledger: &[(Row, Fate)], stored: &[Stored], verdict: &mut Verdict) {
     let mut devices: BTreeMap<&str, Vec<&Stored>> = BTreeMap::new();
-    stored.iter().for_each(|row| devices.entry(&row.device).or_default().push(row));
+    stored.iter().for_each(|row| devices.entry(&row.row.device).or_default().push(row));
     let given_up: BTreeSet<&str> =
         ledger.iter().filter(|(_, fate)| *fate == Fate::Unknown).map(|(row, _)| row.id.as_str()).collect();
     for (device, rows) in devices {
-        let low = rows.iter().map(|row| row.energy).fold(f64::INFINITY, f64::min);
-        let high = rows.iter().map(|row| row.energy).fold(f64::NEG_INFINITY, f64::max);
+        let low = rows.iter().map(|row| row.row.energy).fold(f64::INFINITY, f64::min);
+        let high = rows.iter().map(|row| row.row.energy).fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = rows.iter().filter_map(|row| row.rise).sum();
         // A row whose sender gave up may arrive after later ones; then the first to arrive need not be the oldest.
-        let is_exact = !is_late_sender(device) && !rows.iter().any(|row| given_up.contains(row.id.as_str()));
+        let is_exact = !is_late_sender(device) && !rows.iter().any(|row| given_up.contains(row.row.id.as_str()));
         if (is_exact && !is_close(sum, high - low))
             || sum > (high - low) * (1.0 + 1e-9)
             || rows.iter().any(|row| row.rise.is_some_and(|rise| rise < 0.0))

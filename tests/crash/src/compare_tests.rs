@@ -19,8 +19,7 @@ fn row(number: i64, ts: i64) -> Row {
 }
 
 fn as_stored(row: &Row, rise: Option<f64>) -> Stored {
-    let Row { id, site, node, device, ts, utilization, power, energy, integer } = row.clone();
-    Stored { id, site, node, device, ts, utilization, power, energy, rise, integer }
+    Stored { row: row.clone(), rise }
 }
 
 fn window(start: i64, rows: &[&Row], rise: Option<f64>) -> WindowRow {
@@ -101,12 +100,12 @@ fn wrong_rows_are_found() {
     invented.stored.push(as_stored(&row(9, 9), None));
     assert!(verdict(&invented, Late::Restated).wrong[0].contains("never sent"));
     let alterations: [fn(&mut Stored); 6] = [
-        |row| row.ts += 1,
-        |row| row.utilization += 1e-12,
-        |row| row.power = 0.0,
-        |row| row.energy += 1.0,
-        |row| row.integer += 1,
-        |row| row.site = "site-1".to_owned(),
+        |row| row.row.ts += 1,
+        |row| row.row.utilization += 1e-12,
+        |row| row.row.power = 0.0,
+        |row| row.row.energy += 1.0,
+        |row| row.row.integer += 1,
+        |row| row.row.site = "site-1".to_owned(),
     ];
     for alter in alterations {
         let mut altered = sound();

@@ -1,13 +1,10 @@
-//! What is erased in a case, and what must be left of it.
+//! What is erased in a case, more and more of it, and what must be left in the end.
 
 use std::collections::HashMap;
 
 use crate::lake::{Stored, WindowRow};
 use crate::ledger::{Fate, Row};
 use crate::site::{ERASED, WIDTH, node};
-
-/// How long after the start of a case the rows go, microseconds.
-const SPAN: i64 = 4 * WIDTH;
 
 /// The rows of one node before a time, which is the end of a window.
 #[derive(Clone, Debug)]
@@ -18,9 +15,9 @@ pub struct Erasure {
 }
 
 impl Erasure {
-    /// Of a case that begins at `now`.
-    pub fn of(now: i64) -> Erasure {
-        Erasure { node: node(ERASED), before: (now + SPAN).div_euclid(WIDTH) * WIDTH }
+    /// Of what is older than a window at `now`. One of a later moment contains it.
+    pub fn at(now: i64) -> Erasure {
+        Erasure { node: node(ERASED), before: (now - WIDTH).div_euclid(WIDTH) * WIDTH }
     }
 
     /// As `airan lake erase` takes it.
@@ -37,7 +34,7 @@ impl Erasure {
     pub fn wrong(&self, ledger: &[(Row, Fate)], stored: &[Stored], windows: &[WindowRow]) -> Vec<String> {
         let mut counts: HashMap<&str, u64> = HashMap::new();
         let mut wrong = Vec::new();
-        for row in stored.iter().filter(|row| row.node == self.node) {
+        for row in stored.iter().map(|stored| &stored.row).filter(|row| row.node == self.node) {
             *counts.entry(&row.id).or_default() += 1;
             if row.ts < self.before {
                 wrong.push(format!("row {} was erased and is there", row.id));

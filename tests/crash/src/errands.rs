@@ -1,8 +1,9 @@
 //! Errands: the tools that work on the lake beside the processes that own it, as a person or a schedule runs them, killed too.
 //!
 //! One after the other for as long as the victims live: retention, which publishes first, compaction, windows computed again, and
-//! an erasure. An errand may end well, be killed at a random moment, or die at a named point of what it does. What it leaves half
-//! done, the elected processor or the next errand finishes; the comparison at the end sees whether it did no harm.
+//! erasures, each of more than the one before. An errand may end well, be killed at a random moment, or die at a named point of what it
+//! does. What it leaves half done, the elected processor or the next errand finishes; the comparison at the end sees whether it did no
+//! harm.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,11 +11,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::compare::Late;
 use crate::dice::Dice;
 use crate::erasure::Erasure;
-use crate::plan::{End, POINTS};
+use crate::plan::{End, Plan};
 use crate::results::Kills;
 use crate::sender::now_micros;
+use crate::site::Mode;
+use crate::turns::Round;
 use crate::victim::Victim;
 
 /// What a tool may take, from its start to its end.
@@ -35,7 +39,7 @@ struct Errand {
 const ERRANDS: [Errand; 4] = [
     Errand {
         command: &["lake", "expire"],
-        points: &["lake.publish", "lake.delta", "lake.trim", "lake.settle", "lake.expire", "lake.vacuum"],
+        points: &["lake.publish", "lake.delta", "lake.trim", "lake.settle", "lake.expire"],
         excuses: &[],
     },
     Errand {
@@ -53,75 +57,126 @@ const ERRANDS: [Errand; 4] = [
 ];
 
 const ERASE: Errand = Errand {
-    command: &["lake", "erase", "--timeout", "5s"],
+    command: &["lake", "erase"],
     points: &["lake.erase"],
     excuses: &["run the same again", "has no raw table yet", "has no rows of topic"],
 };
+/// What only the erasure in the end comes to, which deletes at once: otherwise what was taken out stays for a day.
+const PURGED: &str = "lake.vacuum";
+/// Comes after a restatement, for which processors have to be at work: the erasure in the end is sure of that.
+const NEEDS_PEACE: &str = "lake.erase.windows_noted";
+/// Of a hundred errands so many go to a point; and so many while there is one where nothing of the mode has died yet.
+const AT_POINTS: (u64, u64) = (40, 75);
 
-/// Runs errands until `done`; those that change results only where there is an `erasure`.
+/// Those that run where late rows are treated so.
+fn errands(late: Late) -> &'static [Errand] {
+    match late {
+        Late::Restated => &ERRANDS,
+        // The others change results.
+        Late::Counted => &ERRANDS[..2],
+    }
+}
+
+/// Whether some errand comes to `point`.
+pub fn come_to(point: &str, late: Late) -> bool {
+    errands(late).iter().any(|errand| errand.comes_to(point)) || (late == Late::Restated && point.starts_with(PURGED))
+}
+
+impl Errand {
+    fn comes_to(&self, point: &str) -> bool {
+        self.points.iter().any(|family| point.starts_with(family))
+    }
+}
+
+/// What a case's errands work on, and by which plan.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The binary under test.
+    pub binary: &'a Path,
+    /// The case's folder.
+    pub folder: &'a Path,
+    /// The configuration that knows the lake.
+    pub reader: &'a str,
+    /// What the victims are.
+    pub mode: Mode,
+    /// The case's.
+    pub plan: &'a Plan,
+    /// The case's.
+    pub seed: u64,
+}
+
+/// Runs errands until `done`.
 ///
 /// # Errors
 /// If one ends with an error of its own.
-pub async fn run(
-    binary: &Path,
-    folder: &Path,
-    reader: &str,
-    (seed, erasure): (u64, Option<&Erasure>),
-    done: &AtomicBool,
-    kills: &mut Kills,
-) -> Result<()> {
-    let mut dice = Dice::new(seed, 3);
-    let errands = if erasure.is_some() { &ERRANDS[..] } else { &ERRANDS[..2] };
-    let condition = erasure.map(Erasure::condition).unwrap_or_default();
-    let tomorrow = date(now_micros() + DAY);
+pub async fn run(place: Place<'_>, done: &AtomicBool, kills: &mut Kills) -> Result<()> {
+    let mut dice = Dice::new(place.seed, 3);
+    let errands = errands(place.plan.late);
+    let can = |point: &str| place.mode.has(point) && errands.iter().any(|errand| errand.comes_to(point));
+    // What the victims cannot come to before what they can.
+    let mut round = place.plan.turns.round(can, |point| !place.mode.passes(point) && point != NEEDS_PEACE);
+    let mut unfinished: Option<Erasure> = None;
     // The lake is made by the first processor.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     while !done.load(Ordering::Relaxed) {
-        let errand = errands[dice.between(0, errands.len() as u64 - 1) as usize];
-        let more = match errand.command[0] {
-            "backfill" => vec!["--from", "2020-01-01", "--to", &tomorrow],
-            _ if errand.command == ERASE.command => vec!["--where", &condition],
-            _ => Vec::new(),
+        let any = |among: &[&Errand], dice: &mut Dice| *among[dice.between(0, among.len() as u64 - 1) as usize];
+        let percent = if round.has_never() { AT_POINTS.1 } else { AT_POINTS.0 };
+        let point = dice.chance(percent).then(|| point(&mut round, &mut dice)).flatten();
+        let able: Vec<&Errand> = match &point {
+            Some((name, _)) => errands.iter().filter(|errand| errand.comes_to(name)).collect(),
+            None => errands.iter().collect(),
         };
-        let mut tool = tool(binary, folder, &[errand.command, &more, &["--config", reader]].concat());
-        let end = match dice.between(0, 99) {
-            0..40 => point(errand.points, &mut dice),
-            40..70 => Some(End::Kill { after: dice.millis(5, 400) }),
-            _ => None,
+        let errand = any(&able, &mut dice);
+        let end = match point {
+            Some((_, end)) => Some(end),
+            None => dice.chance(50).then(|| End::Kill { after: dice.millis(5, 400) }),
         };
-        tool.errand(end.as_ref(), LIMIT, errand.excuses, kills).await?;
-        tokio::time::sleep(dice.millis(200, 1_500)).await;
+        if errand.command == ERASE.command {
+            let erasure = unfinished.take().unwrap_or_else(|| Erasure::at(now_micros()));
+            let words = ["lake", "erase", "--timeout", "5s", "--where", &erasure.condition()];
+            let is_done = tool(place, &words).errand(end.as_ref(), LIMIT, errand.excuses, kills).await?;
+            unfinished = (!is_done && dice.chance(80)).then_some(erasure);
+        } else {
+            let tomorrow = date(now_micros() + DAY);
+            let more = match errand.command[0] {
+                "backfill" => vec!["--from", "2020-01-01", "--to", &tomorrow],
+                _ => Vec::new(),
+            };
+            let words = [errand.command, &more].concat();
+            tool(place, &words).errand(end.as_ref(), LIMIT, errand.excuses, kills).await?;
+        }
+        tokio::time::sleep(dice.millis(100, 900)).await;
     }
     Ok(())
 }
 
-/// Erases to the end, while all processes run: after deaths at points of it, and with the old files deleted at once.
+/// Erases to the end, while all processes run: after deaths at points of it, and with the old files deleted at once. Whatever earlier
+/// erasures were of, this one contains it.
 ///
 /// # Errors
 /// If it ends with an error.
-pub async fn erase(
-    binary: &Path,
-    folder: &Path,
-    reader: &str,
-    (seed, erasure): (u64, &Erasure),
-    kills: &mut Kills,
-) -> Result<()> {
-    let mut dice = Dice::new(seed, 4);
+pub async fn erase(place: Place<'_>, erasure: &Erasure, kills: &mut Kills) -> Result<()> {
+    let mut dice = Dice::new(place.seed, 4);
     let condition = erasure.condition();
-    let command =
-        |timeout| ["lake", "erase", "--where", &condition, "--purge", "--timeout", timeout, "--config", reader];
-    for points in [ERASE.points, &["lake.vacuum"]] {
-        let end = point(points, &mut dice);
-        let died = tool(binary, folder, &command("5s")).errand(end.as_ref(), ERASE_LIMIT, ERASE.excuses, kills).await;
+    let turns = |family: &str, best: &str| {
+        place.plan.turns.round(|point| place.mode.has(point) && point.starts_with(family), |point| point == best)
+    };
+    let command = |timeout| ["lake", "erase", "--where", &condition, "--purge", "--timeout", timeout];
+    for (family, best) in [(ERASE.points[0], NEEDS_PEACE), (ERASE.points[0], ""), (PURGED, "")] {
+        let end = point(&mut turns(family, best), &mut dice).map(|(_, end)| end);
+        // Long enough for a restatement: the point it is to die at may come after it.
+        let died = tool(place, &command("20s")).errand(end.as_ref(), ERASE_LIMIT, ERASE.excuses, kills).await;
         died.context("the erasure")?;
     }
-    let ended = tool(binary, folder, &command("100s")).errand(None, ERASE_LIMIT, &[], kills).await;
-    ended.context("the erasure in the end")
+    for words in [&command("100s")[..], &["lake", "erase", "--resume", "--purge", "--timeout", "100s"]] {
+        tool(place, words).errand(None, ERASE_LIMIT, &[], kills).await.context("the erasure in the end")?;
+    }
+    Ok(())
 }
 
-fn tool(binary: &Path, folder: &Path, command: &[&str]) -> Victim {
-    let words: Vec<&str> = command.iter().copied().take(2).filter(|word| *word != "crash").collect();
-    Victim::new(&words.join("-"), "", binary, folder, command)
+fn tool(place: Place<'_>, words: &[&str]) -> Victim {
+    let name: Vec<&str> = words.iter().copied().take(2).filter(|word| *word != "crash").collect();
+    Victim::new(&name.join("-"), "", place.binary, place.folder, &[words, &["--config", place.reader]].concat())
 }
 
 /// A day in microseconds.
@@ -138,17 +193,16 @@ fn date(micros: i64) -> String {
     format!("{:04}-{month:02}-{day:02}", year + era * 400 + i64::from(month <= 2))
 }
 
-/// Death at a point whose name begins with one of these.
-fn point(families: &[&str], dice: &mut Dice) -> Option<End> {
-    let names: Vec<&'static str> =
-        POINTS.iter().copied().filter(|name| families.iter().any(|family| name.starts_with(family))).collect();
-    let name = *names.get(dice.between(0, names.len().saturating_sub(1) as u64) as usize)?;
-    Some(End::Point { name, pass: if dice.chance(60) { 1 } else { dice.between(2, 3) }, limit: LIMIT })
+/// Death at the point whose turn it is, and its name.
+fn point(round: &mut Round, dice: &mut Dice) -> Option<(&'static str, End)> {
+    let (name, pass) = round.take(3, dice)?;
+    Some((name, End::Point { name, pass, limit: LIMIT }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::POINTS;
 
     #[test]
     fn dates_of_days() {
@@ -165,7 +219,8 @@ mod tests {
         let of_tools: Vec<_> = of_tools.collect();
         assert!(of_tools.len() > 3, "the build found {of_tools:?}");
         for name in of_tools {
-            assert!(ERRANDS.iter().any(|errand| errand.points.iter().any(|of| name.starts_with(of))), "{name}");
+            assert!(come_to(name, Late::Restated) && !come_to(name, Late::Counted), "{name}");
         }
+        assert!(POINTS.contains(&NEEDS_PEACE) && POINTS.iter().any(|name| name.starts_with(PURGED)));
     }
 }

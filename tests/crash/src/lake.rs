@@ -9,32 +9,19 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::ledger::Row;
+
 /// How long the whole of a reader's command may take. They take tenths of a second on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A row of the raw table.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Stored {
-    /// Identity.
-    pub id: String,
-    /// Site.
-    pub site: String,
-    /// Node.
-    pub node: String,
-    /// Device.
-    pub device: String,
-    /// Event time, microseconds.
-    pub ts: i64,
     /// As sent.
-    pub utilization: f64,
-    /// As sent.
-    pub power: f64,
-    /// As sent.
-    pub energy: f64,
+    #[serde(flatten)]
+    pub row: Row,
     /// Added by the processor.
     pub rise: Option<f64>,
-    /// As sent.
-    pub integer: i64,
 }
 
 /// A row of the window table, of any revision.
@@ -106,7 +93,7 @@ impl Lake {
         Lake { binary: binary.to_owned(), folder: folder.to_owned(), reader }
     }
 
-    /// All raw rows of the senders.
+    /// All raw rows of the senders, under the names that a [`Row`] has for its columns.
     pub async fn stored(&self) -> Result<Vec<Stored>> {
         self.query(
             "SELECT model AS id, site, node, device, CAST(ts AS BIGINT) AS ts, utilization, power_watts AS power, \
@@ -185,7 +172,8 @@ impl Scrape {
         Some(Scrape::read(&text))
     }
 
-    fn read(text: &str) -> Scrape {
+    /// Of the text format.
+    pub fn read(text: &str) -> Scrape {
         let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
             Some((series.to_owned(), value.parse().ok()?))

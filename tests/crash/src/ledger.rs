@@ -9,11 +9,11 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-/// One row as it was sent. Its identity is `id`, which no other row has.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// One row as it was sent, and as it must be in the lake. Its identity is `id`, which no other row has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// `<sender>-<body>-<row>`, in column `model`.
     pub id: String,

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! main ── case ──┬── sender ──▶ ledger           what was sent, what was acknowledged
-//!                ├── plan ──▶ victim             who dies when, and how
+//!                ├── turns ─▶ plan ──▶ victim    who dies when, where and how
 //!                ├── errands                     the lake's tools beside them, killed too
 //!                ├── site                        folder, configurations, ports
+//!                ├── sums                        what the processes say of themselves
 //!                └── lake ──▶ compare            what a reader sees, against the ledger
 //!      ── results                                one line a case, appended; runs add up
 //! ```
@@ -27,6 +28,8 @@ mod plan;
 mod results;
 mod sender;
 mod site;
+mod sums;
+mod turns;
 mod victim;
 
 use std::path::PathBuf;
@@ -39,14 +42,17 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::case::Case;
 use crate::compare::Late;
+use crate::dice::Dice;
+use crate::plan::Plan;
 use crate::results::CaseResult;
 use crate::site::{Given, Mode};
+use crate::turns::Turns;
 
 /// Kills airan processes while rows are sent, and compares what was acknowledged with what the lake has.
 ///
 /// Each case is one line of the results file. A run goes on after the cases of its seed and mode that are already there, so runs
-/// add up. Exit code 0: nothing lost, nothing doubled, every window right, in all cases of this run; 1 otherwise, with the seed
-/// and the folder of the case.
+/// add up: each case goes for the named points at which its mode has died least so far. Exit code 0: nothing lost, nothing doubled, every
+/// window right, in all cases of this run; 1 otherwise, with the seed and the folder of the case.
 #[derive(Debug, Parser)]
 #[command(name = "airan-crash", max_term_width = 120)]
 struct Arguments {
@@ -89,7 +95,13 @@ struct Arguments {
     /// A Python that has deltalake and pyarrow: it must see the same rows, in lakes on the disk
     #[arg(long, value_name = "PATH")]
     delta: Option<PathBuf>,
-    /// Prints the totals of the results file and does nothing else
+    /// Runs case N of the seed once more, by the plan that its line of the results file has
+    #[arg(long, value_name = "N")]
+    again: Option<u64>,
+    /// Fails also if there is a point of the mode that none of its cases in the results file has died at
+    #[arg(long)]
+    require_points: bool,
+    /// Prints the totals of the results file and runs nothing
     #[arg(long)]
     totals: bool,
 }
@@ -123,7 +135,7 @@ async fn run(arguments: &Arguments) -> Result<bool> {
     let known = results::read(&arguments.out)?;
     if arguments.totals {
         println!("{}", results::totals(&known));
-        return Ok(known.iter().all(|case| case.failures.is_empty()));
+        return Ok(known.iter().all(|case| case.failures.is_empty()) && has_points(arguments, &known));
     }
     let airan = match &arguments.airan {
         Some(path) => path.clone(),
@@ -140,26 +152,36 @@ async fn run(arguments: &Arguments) -> Result<bool> {
     };
     let work = arguments.work.clone().unwrap_or_else(|| std::env::temp_dir().join("airan-crash"));
     let of_this_run = |case: &&CaseResult| (case.mode, case.seed) == (arguments.mode, arguments.seed);
-    let first = known.iter().filter(of_this_run).map(|case| case.case + 1).max().unwrap_or_default();
+    let (first, cases, planned) = match arguments.again {
+        None => {
+            let next = known.iter().filter(of_this_run).map(|case| case.case + 1).max().unwrap_or_default();
+            (next, arguments.cases, None)
+        }
+        Some(number) => {
+            let line = known.iter().filter(of_this_run).find(|case| case.case == number && case.plan.kills > 0);
+            let line = line.with_context(|| {
+                format!("{} has no case {number} of this mode and seed with a plan", arguments.out.display())
+            })?;
+            (number, 1, Some(line.plan.clone()))
+        }
+    };
 
     let mut stop = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let start = Instant::now();
     let mut done = Vec::new();
-    for number in first..first.saturating_add(arguments.cases) {
+    for number in first..first.saturating_add(cases) {
         if arguments.span.is_some_and(|span| start.elapsed() >= span) {
             break;
         }
         let folder = work.join(format!("{}-{}-{number}", arguments.mode.name(), arguments.seed));
         case::tidy(&folder);
-        let case = Case {
-            given: given.clone(),
-            late: arguments.late,
-            python: arguments.delta.clone(),
-            kills: arguments.kills,
-            seed: arguments.seed,
-            number,
-            folder,
+        let plan = match &planned {
+            Some(plan) => plan.clone(),
+            None => plan(arguments, number, &[&known[..], &done].concat()),
         };
+        let given = Given { processors: plan.processors, ..given.clone() };
+        let python = arguments.delta.clone();
+        let case = Case { given, plan, python, seed: arguments.seed, number, folder };
         let result = tokio::select! {
             result = case.run() => result,
             _ = stop.0.recv() => break,
@@ -173,10 +195,30 @@ async fn run(arguments: &Arguments) -> Result<bool> {
         done.push(result);
     }
     println!("{}", results::totals(&done));
-    if !known.is_empty() {
-        println!("--- with all in {}:\n{}", arguments.out.display(), results::totals(&results::read(&arguments.out)?));
+    // Others may have added to it.
+    let all = results::read(&arguments.out)?;
+    if all.len() > done.len() {
+        println!("--- with all in {}:\n{}", arguments.out.display(), results::totals(&all));
     }
-    Ok(done.iter().all(|case| case.failures.is_empty()))
+    Ok(done.iter().all(|case| case.failures.is_empty()) && has_points(arguments, &all))
+}
+
+/// What the next case is to do, after `known`.
+fn plan(arguments: &Arguments, number: u64, known: &[CaseResult]) -> Plan {
+    let points = plan::points(arguments.mode, arguments.late);
+    let mut dice = Dice::new(Dice::new(arguments.seed, number + 1).draw(), 5);
+    let turns = Turns::of(&points, &results::kills_of(arguments.mode, known), &mut dice);
+    Plan { kills: arguments.kills, processors: arguments.processors, late: arguments.late, turns }
+}
+
+/// Whether the points of the mode were all died at, where that is required; said if not.
+fn has_points(arguments: &Arguments, all: &[CaseResult]) -> bool {
+    let never = results::never_died_at(arguments.mode, arguments.late, all);
+    let holds = !arguments.require_points || never.is_empty();
+    if !holds {
+        eprintln!("airan-crash: --require-points: {} has never died at {}", arguments.mode.name(), never.join(", "));
+    }
+    holds
 }
 
 /// A case in a line, and its failures below.
@@ -217,5 +259,13 @@ mod tests {
         assert_eq!(span("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(span("2h"), Ok(Duration::from_secs(7_200)));
         assert!(span("10").is_err() && span("m").is_err());
+    }
+
+    /// Guarantees: where points are required, a file without a death at each of them is a failure; where not, it is none.
+    #[test]
+    fn points_are_required_where_that_is_asked_for() {
+        let of = |words: &[&str]| Arguments::parse_from([&["airan-crash"], words].concat());
+        assert!(has_points(&of(&[]), &[]));
+        assert!(!has_points(&of(&["--require-points"]), &[]));
     }
 }

@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | 0, 2 | times in order, counters that grow |
 //! | 1, 3 | holds every fifth body back until its windows have closed: late, and out of order |
-//! | 5 | the same; its rows are erased meanwhile, and in the end |
-//! | 4, [`PAST`] | rows of hours ago, as of a node that was away: restatement makes its windows, compaction takes its files |
+//! | 5 | the same; its rows are erased meanwhile, more and more of them, and in the end |
+//! | 4, [`PAST`] | rows of the day before, as of a node that was away: restatement makes its windows, compaction takes its files |
 //!
 //! Each of them sends every tenth acknowledged body once more, as one that missed the answer, and gives up on some bodies whose
 //! outcome it does not know.
@@ -29,10 +29,10 @@ const AGAIN: Duration = Duration::from_millis(120);
 const LAST: Duration = Duration::from_secs(60);
 /// Devices of a node.
 const DEVICES: usize = 3;
-/// The sender of rows of hours ago. It takes part where late windows are restated.
+/// The sender of rows of the day before. It takes part where late windows are restated.
 pub const PAST: usize = 4;
-/// How far behind it is, microseconds.
-const BEHIND: i64 = 6 * 3_600_000_000;
+/// How far behind it is, microseconds: in no file of which the newest row is of today, so that all its files are due to be merged.
+const BEHIND: i64 = 30 * 3_600_000_000;
 
 /// The wall clock, microseconds since 1970.
 #[expect(clippy::disallowed_methods, reason = "a sender has a clock of its own")]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::plan::SESSION;
 use crate::victim::Victim;
 
 /// Sites that send; their rows fall on several partitions.
@@ -38,6 +39,9 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// All of them.
+    pub const ALL: [Mode; 4] = [Mode::Local, Mode::S3, Mode::Kafka, Mode::KafkaS3];
+
     /// Whether roles are processes of their own.
     pub fn has_kafka(self) -> bool {
         matches!(self, Mode::Kafka | Mode::KafkaS3)
@@ -48,15 +52,18 @@ impl Mode {
         matches!(self, Mode::S3 | Mode::KafkaS3)
     }
 
-    /// Whether processes of this mode can come to a crash point.
-    pub fn passes(self, point: &str) -> bool {
-        // Files get their place by a second name on local disks only; there is a log only without Kafka. What is of a tool
-        // is the errands' matter.
+    /// Whether anything of this mode can come to a crash point.
+    pub fn has(self, point: &str) -> bool {
+        // Files get their place by a second name on local disks only; there is a log only without Kafka.
         let of_a_disk = ["lake.commit.place", "lake.publish.held", "lake.settle.taken"];
-        let is_away = self.has_bucket() && of_a_disk.contains(&point)
-            || self.has_kafka() && point.starts_with("log.")
-            || point.starts_with("lake.erase");
-        !is_away && !point.starts_with("processor.backfill")
+        !(self.has_bucket() && of_a_disk.contains(&point) || self.has_kafka() && point.starts_with("log."))
+    }
+
+    /// Whether the victims of this mode can. What is of a tool is the errands' matter, and so is the deletion of what was taken out: by
+    /// itself that is done a day later.
+    pub fn passes(self, point: &str) -> bool {
+        let of_tools = ["lake.erase", "lake.vacuum", "processor.backfill"];
+        self.has(point) && !of_tools.iter().any(|family| point.starts_with(family))
     }
 
     /// Its name on the command line.
@@ -134,7 +141,7 @@ impl Site {
             let broker = given.kafka.as_deref().context("this mode needs --kafka HOST:PORT")?;
             let bus = format!(
                 "bus: {{type: kafka, brokers: \"{broker}\", topic: \"airan.{name}\", partitions: {PARTITIONS}, \
-                 properties: {{group.id: \"{name}\", session.timeout.ms: 6000, heartbeat.interval.ms: 1500}}}}\n"
+                 properties: {{group.id: \"{name}\", session.timeout.ms: {SESSION}, heartbeat.interval.ms: 1500}}}}\n"
             );
             write("gateway.yaml", &format!("node: gateway-1\n{bus}{}{gateway}{shared}", admin(0)))?;
             let mut victims = vec![victim("gateway", "gateway", "gateway.yaml", 0)];

@@ -4,6 +4,7 @@
 //! that a harness that is interrupted leaves nothing behind.
 
 use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,6 +22,12 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
 /// The variable that names the fatal point (`airan_model::crash`).
 const CRASH_AT: &str = "AIRAN_CRASH_AT";
+
+/// The point that is come to where the log ends in what is no whole record. A process that is killed leaves no such end, because the
+/// kernel has whole what was written; a machine that loses power does.
+const NEEDS_A_TEAR: &str = "log.open.cut";
+/// What is torn: less than the head of a record.
+const TORN: [u8; 11] = *b"torn record";
 
 /// A process, while it runs and while it does not.
 pub struct Victim {
@@ -80,6 +87,9 @@ impl Victim {
                 kills.sigkill += 1;
             }
             End::Point { name, pass, limit } => {
+                if *name == NEEDS_A_TEAR {
+                    tear(&self.folder.join("data/log"))?;
+                }
                 self.start(Some((name, *pass)))?;
                 match self.ended_within(*limit).await? {
                     Some(status) if status.signal() == Some(Signal::ABORT.as_raw()) => {
@@ -114,7 +124,7 @@ impl Victim {
         Ok(())
     }
 
-    /// One run of a tool, which ends by itself and well, unless it is killed before.
+    /// One run of a tool, which ends by itself and well, unless it is killed before. Returns whether it did.
     ///
     /// # Errors
     /// If it ends with an error that says none of `excuses`, or has not ended after `limit`.
@@ -124,27 +134,30 @@ impl Victim {
         limit: Duration,
         excuses: &[&str],
         kills: &mut Kills,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let (crash_at, limit) = match end {
             Some(End::Point { name, pass, .. }) => (Some((*name, *pass)), limit),
             Some(End::Kill { after }) => (None, *after),
             _ => (None, limit),
         };
         self.start(crash_at)?;
-        match (self.ended_within(limit).await?, crash_at) {
-            (Some(status), Some((name, _))) if status.signal() == Some(Signal::ABORT.as_raw()) => {
-                *kills.points.entry(name.to_owned()).or_default() += 1;
-            }
-            (Some(status), _) if status.success() => {}
-            (Some(_), _) if excuses.iter().any(|excuse| self.says(excuse)) => {}
-            (Some(status), _) => bail!("{} ended with {status}: see {}", self.name, self.log().display()),
-            (None, _) if matches!(end, Some(End::Kill { .. })) => {
+        let ended = self.ended_within(limit).await?;
+        match ended {
+            Some(status) if crash_at.is_some() && status.signal() == Some(Signal::ABORT.as_raw()) => {}
+            Some(status) if status.success() || excuses.iter().any(|excuse| self.says(excuse)) => {}
+            Some(status) => bail!("{} ended with {status}: see {}", self.name, self.log().display()),
+            None if matches!(end, Some(End::Kill { .. })) => {
                 self.kill()?;
                 kills.sigkill += 1;
             }
-            (None, _) => bail!("{} has not ended after {limit:?}: see {}", self.name, self.log().display()),
+            None => bail!("{} has not ended after {limit:?}: see {}", self.name, self.log().display()),
         }
-        Ok(())
+        if let Some((name, _)) = crash_at {
+            let has_died = ended.is_some_and(|status| status.signal().is_some());
+            let of = if has_died { &mut kills.points } else { &mut kills.unreached };
+            *of.entry(name.to_owned()).or_default() += 1;
+        }
+        Ok(ended.is_some_and(|status| status.success()))
     }
 
     /// Lets it run for `span`.
@@ -224,6 +237,20 @@ impl Drop for Victim {
     }
 }
 
+/// Gives the newest segment of each partition's log an end as a write leaves it that the power cut off. Fine where there is none yet.
+fn tear(log: &Path) -> Result<()> {
+    let Ok(partitions) = std::fs::read_dir(log) else { return Ok(()) };
+    for partition in partitions {
+        let Ok(segments) = std::fs::read_dir(partition?.path()) else { continue };
+        let paths = segments.map(|segment| Ok(segment?.path())).collect::<std::io::Result<Vec<_>>>()?;
+        let newest = paths.into_iter().filter(|path| path.extension().is_some_and(|end| end == "log")).max();
+        if let Some(newest) = newest {
+            OpenOptions::new().append(true).open(newest)?.write_all(&TORN)?;
+        }
+    }
+    Ok(())
+}
+
 /// Lines of the victims' logs that mean a broken promise: panics, and whatever is logged as an error.
 ///
 /// An `error` of airan means that data are lost or an invariant is broken (its logs' own rule).
@@ -231,4 +258,26 @@ pub fn complaints(log: &Path) -> Vec<String> {
     let Ok(file) = File::open(log).and_then(std::io::read_to_string) else { return Vec::new() };
     let bad = |line: &&str| line.contains("panicked at") || line.contains(" ERROR ");
     file.lines().filter(bad).take(20).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: a log of two partitions, one of them with two segments; and a folder where no log is yet.
+    /// Guarantees: the newest segment of each gets a torn end, the older one stays as it is.
+    #[test]
+    fn the_newest_segments_are_torn() {
+        let folder = tempfile::tempdir().unwrap();
+        tear(&folder.path().join("none")).unwrap();
+        let segments = ["partition-0/00.log", "partition-0/64.log", "partition-1/00.log", "partition-1/cursor"];
+        for name in segments {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "whole").unwrap();
+        }
+        tear(folder.path()).unwrap();
+        let lengths = segments.map(|name| std::fs::read(folder.path().join(name)).unwrap().len());
+        assert_eq!(lengths, [5, 5 + TORN.len(), 5 + TORN.len(), 5]);
+    }
 }
