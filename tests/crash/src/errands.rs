@@ -63,6 +63,9 @@ const ERASE: Errand = Errand {
 };
 /// What only the erasure in the end comes to, which deletes at once: otherwise what was taken out stays for a day.
 const PURGED: &str = "lake.vacuum";
+/// What an erasure comes to while there are rows, and what afterwards.
+const WITH_ROWS: [&str; 3] = ["lake.erase.noted", "lake.erase.written", "lake.erase.delta"];
+const AFTER_ROWS: [&str; 2] = ["lake.erase.links", NEEDS_PEACE];
 /// Comes after a restatement, for which processors have to be at work: the erasure in the end is sure of that.
 const NEEDS_PEACE: &str = "lake.erase.windows_noted";
 /// Of a hundred errands so many go to a point; and so many while there is one where nothing of the mode has died yet.
@@ -158,14 +161,17 @@ pub async fn run(place: Place<'_>, done: &AtomicBool, kills: &mut Kills) -> Resu
 pub async fn erase(place: Place<'_>, erasure: &Erasure, kills: &mut Kills) -> Result<()> {
     let mut dice = Dice::new(place.seed, 4);
     let condition = erasure.condition();
-    let turns = |family: &str, best: &str| {
-        place.plan.turns.round(|point| place.mode.has(point) && point.starts_with(family), |point| point == best)
-    };
-    let command = |timeout| ["lake", "erase", "--where", &condition, "--purge", "--timeout", timeout];
-    for (family, best) in [(ERASE.points[0], NEEDS_PEACE), (ERASE.points[0], ""), (PURGED, "")] {
-        let end = point(&mut turns(family, best), &mut dice).map(|(_, end)| end);
+    let command = |timeout| ["lake", "erase", "--where", &condition, "--timeout", timeout];
+    // In three steps: while there are rows, when they are gone, and when the old files go, which is not before the last.
+    let families = [&WITH_ROWS[..], &AFTER_ROWS[..], &[PURGED][..]];
+    for (step, family) in families.into_iter().enumerate() {
+        let is_of = |point: &str| family.iter().any(|name| point.starts_with(name));
+        let mut round = place.plan.turns.round(|point| place.mode.has(point) && is_of(point), |_| false);
+        let end = point(&mut round, &mut dice).map(|(_, end)| end);
         // Long enough for a restatement: the point it is to die at may come after it.
-        let died = tool(place, &command("20s")).errand(end.as_ref(), ERASE_LIMIT, ERASE.excuses, kills).await;
+        let purge: &[&str] = if step == 2 { &["--purge"] } else { &[] };
+        let words = [&command("20s")[..], purge].concat();
+        let died = tool(place, &words).errand(end.as_ref(), ERASE_LIMIT, ERASE.excuses, kills).await;
         died.context("the erasure")?;
     }
     for words in [&command("100s")[..], &["lake", "erase", "--resume", "--purge", "--timeout", "100s"]] {
@@ -221,6 +227,10 @@ mod tests {
         for name in of_tools {
             assert!(come_to(name, Late::Restated) && !come_to(name, Late::Counted), "{name}");
         }
-        assert!(POINTS.contains(&NEEDS_PEACE) && POINTS.iter().any(|name| name.starts_with(PURGED)));
+        let of_erasures: Vec<_> = POINTS.iter().filter(|name| ERASE.comes_to(name)).copied().collect();
+        let mut in_the_end = [&WITH_ROWS[..], &AFTER_ROWS].concat();
+        in_the_end.sort_unstable();
+        assert_eq!(in_the_end, of_erasures, "the erasure in the end can come to each");
+        assert!(POINTS.iter().any(|name| name.starts_with(PURGED)));
     }
 }

@@ -198,8 +198,8 @@ fn address(case: u64) -> String {
     format!("127.{}.{}.{}", 1 + (process >> 8) % 250, process & 0xFF, 1 + case % 250)
 }
 
-/// Beside the lake's path.
-const LAKE: &str = ", checkpoint_interval: 3, compaction: {every: 2s, min_files: 2}";
+/// Beside the lake's path. The elected processor leaves the errands something to compact.
+const LAKE: &str = ", checkpoint_interval: 3, compaction: {every: 4s, min_files: 2}";
 
 const PROCESSOR: &str = "processor: {commit: {interval: 700ms, retry_min: 100ms, retry_max: 1s}, publish_every: 1s, retention_every: 3s, stop_within: 15s}\n";
 
