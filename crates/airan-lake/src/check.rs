@@ -12,7 +12,7 @@ use parquet::file::reader::FileReader;
 use parquet::file::serialized_reader::SerializedFileReader;
 
 pub use self::report::{CheckReport, Problem, Repair};
-use self::report::{LOG, NEVER, PASS, PUBLISH, RECORDS_FIRST, RESTORE};
+use self::report::{LOG, NEVER, NOTE, PASS, PUBLISH, RECORDS_FIRST, RESTORE};
 use crate::claim::read_state;
 use crate::delta::DeltaTable;
 use crate::files::{Live, Places, is_above, named, read_live};
@@ -52,6 +52,10 @@ impl Lake {
             if !report.problems.iter().any(|problem| problem.path == path.as_ref()) {
                 report.add("S1", path, "the table's records are trimmed, and it has no Delta log", LOG);
             }
+        }
+        match self.raw_from().await {
+            Err(ReadError::Damaged(damaged)) => report.add("W2", damaged.path, damaged.reason, NOTE),
+            noted => drop(noted?),
         }
         let lost = trimmed.lost(&placed, |table| deltas.contains_key(table));
         for table in &lost {

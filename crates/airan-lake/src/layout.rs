@@ -13,7 +13,8 @@
 //! _state/<topic>/<partition>/<n>-<claim>.state                 the shard state a record names
 //! _schemas/<table>/<version>.arrow                             the table's columns, add-only
 //! _requests/<id>.json                                          windows to be restated, for the owners of shards
-//! _retention/raw_from                                           before it raw rows may be gone, in micros
+//! _retention/raw_from_each/<micros>                            before the highest of them raw rows may be gone
+//! _retention/raw_from                                          the same, as lakes had it before
 //! _erasures/<id>/…                                             what an erasure that is not finished has set out to do
 //! _tmp/ _probe/                                                temporaries
 //! ```

@@ -110,6 +110,9 @@ pub enum OfflineError {
     /// The store does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// How far retention has come cannot be told, as [`ReadError`] says.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// As [`StateError`] says.
     #[error(transparent)]
     State(#[from] StateError),

@@ -126,8 +126,8 @@ async fn a_request_is_worked_off_with_and_without_a_processor() {
     assert_eq!(latest(&lake).await[1].3, 2);
 
     // Retention has taken out what is before 12 s: the windows of those rows stay as they are.
-    std::fs::create_dir_all(site.path().join("_retention")).unwrap();
-    std::fs::write(site.path().join("_retention/raw_from"), from(12).to_string()).unwrap();
+    std::fs::create_dir_all(site.path().join("_retention/raw_from_each")).unwrap();
+    std::fs::write(site.path().join(format!("_retention/raw_from_each/{}", from(12))), "").unwrap();
     let request = airan_lake::Request::new(airan_lake::RequestReason::Backfill, from(0), from(40), 0);
     let pipelines = vec![meters(&site.catalog).await];
     let settings = &site.settings;

@@ -94,6 +94,9 @@ impl Processor {
         Arc::clone(&self.results)
     }
 
+    /// What a stop may take beyond `stop_within`.
+    pub const LEAVES_WITHIN: Duration = STOP_SLACK.saturating_add(LEAVE_WITHIN);
+
     /// Whether it does its work.
     pub fn readiness(&self) -> Readiness {
         Readiness { board: self.board.clone(), since: tokio::time::Instant::now() }

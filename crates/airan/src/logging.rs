@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 
 use anyhow::{Context, Result};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -11,6 +12,10 @@ use crate::config::{ConfigError, LogFormat, LogSection};
 
 /// The variable that goes before the configured level.
 const VARIABLE: &str = "AIRAN_LOG";
+
+/// Libraries that call an error what whoever called them handles, and tells where it matters: a checkpoint that is given up, a member
+/// of a group that is put away after it was shut out. They speak only where the level names them.
+const QUIET: [&str; 2] = ["buoyant_kernel", "rdkafka::consumer::base_consumer"];
 
 /// Starts logging, for the life of the process.
 ///
@@ -45,10 +50,15 @@ fn filter(section: &LogSection, variable: Option<String>) -> Result<EnvFilter, C
         Some(level) => (VARIABLE, level),
         None => ("log.level", section.level.clone()),
     };
-    EnvFilter::builder().parse(&level).map_err(|error| ConfigError {
+    let refused = |error: ParseError| ConfigError {
         place: None,
         message: format!("{name}: `{level}` is no level, write info, debug or info,airan_bus=debug: {error}"),
-    })
+    };
+    let mut filter = EnvFilter::builder().parse(&level).map_err(refused)?;
+    for target in QUIET.iter().filter(|target| !level.contains(**target)) {
+        filter = filter.add_directive(format!("{target}=off").parse().map_err(refused)?);
+    }
+    Ok(filter)
 }
 
 #[cfg(test)]
@@ -58,8 +68,13 @@ mod tests {
     #[test]
     fn the_variable_goes_before_the_configured_level_and_a_bad_one_is_named() {
         let section = LogSection { level: "info".to_owned(), format: LogFormat::Text };
-        assert_eq!(filter(&section, None).unwrap().to_string(), "info");
-        assert_eq!(filter(&section, Some("airan_bus=debug".to_owned())).unwrap().to_string(), "airan_bus=debug");
+        let directives = |variable: Option<&str>| filter(&section, variable.map(str::to_owned)).unwrap().to_string();
+        let has = |filter: &str, directive: &str| filter.split(',').any(|of| of == directive);
+        assert!(has(&directives(None), "info") && has(&directives(None), "buoyant_kernel=off"));
+        let bus = directives(Some("airan_bus=debug"));
+        assert!(has(&bus, "airan_bus=debug") && !has(&bus, "info"), "{bus}");
+        let kernel = directives(Some("info,buoyant_kernel=trace"));
+        assert!(has(&kernel, "buoyant_kernel=trace") && !has(&kernel, "buoyant_kernel=off"), "{kernel}");
         let told = filter(&section, Some("airan=louder".to_owned())).unwrap_err().to_string();
         assert!(told.contains("AIRAN_LOG") && told.contains("airan=louder"), "{told}");
     }

@@ -26,8 +26,9 @@ pub struct Process {
     signals: Signals,
 }
 
-/// Time for a role to end beyond what its own settings give it: it should need none, for it keeps its own deadline.
-const SLACK: Duration = Duration::from_secs(5);
+/// Time for a role to end beyond what it gives itself: it should need none, for it keeps its own deadline. Three roles which all hang
+/// stay with it under the 30 s that a stop may take, with the settings that are shipped.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// A role at work.
 struct Role {
@@ -98,7 +99,7 @@ impl Process {
     }
 
     /// Sets a role to work. Roles are stopped in the order in which they were set to work; one that has not ended by `within`,
-    /// the time its settings give it, and some slack is left behind.
+    /// the time that it gives itself, and some slack is left behind.
     pub fn work<F>(&mut self, name: &'static str, within: Duration, run: impl FnOnce(CancellationToken) -> F)
     where
         F: Future<Output = Result<()>> + Send + 'static,

@@ -14,6 +14,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use airan_agent::{Agent, Submit, Uplink, UplinkError};
 use airan_bus::{Bus, BusSettings};
@@ -54,8 +55,13 @@ pub async fn up(config: Config, shown: Shown, choice: demo::Choice) -> Result<()
 
     process.work("agent", config.agent.drain.get(), |stop| run_agent(agent, stop));
     process.work("gateway", config.gateway.drain.get(), |stop| run_gateway(gateway, stop));
-    process.work("processor", config.processor.stop_within.get(), |stop| run_processor(processor, stop));
+    process.work("processor", processor_stop(&config), |stop| run_processor(processor, stop));
     process.run().await
+}
+
+/// The last commits, and leaving the group.
+fn processor_stop(config: &Config) -> Duration {
+    config.processor.stop_within.get().saturating_add(Processor::LEAVES_WITHIN)
 }
 
 /// `airan agent`: rows go to a gateway over HTTP.
@@ -91,7 +97,7 @@ pub async fn processor(config: Config) -> Result<()> {
     let config = as_member(config, &process)?;
     let bus = open_bus(&config, &mut process).await?;
     let processor = make_processor(&config, &mut process, &catalog, &bus).await?;
-    process.work("processor", config.processor.stop_within.get(), |stop| run_processor(processor, stop));
+    process.work("processor", processor_stop(&config), |stop| run_processor(processor, stop));
     process.run().await
 }
 

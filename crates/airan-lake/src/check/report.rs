@@ -81,6 +81,11 @@ pub(super) const RECORDS_FIRST: Repair =
 pub(super) const LOG: Repair = Repair::ByHand(
     "restore the table's `_delta_log` folder from a copy of the lake; until then its published rows cannot be read",
 );
+/// How far retention has come cannot be told.
+pub(super) const NOTE: Repair = Repair::ByHand(
+    "restore it from a copy of the lake; where there is none, give it a name that is the time, in microseconds, of the oldest raw row that is \
+     whole: until then no window is computed again and nothing expires",
+);
 /// A file whose writer died before it had its place.
 pub(super) const PUBLISH: Repair = Repair::Command {
     command: "airan lake publish",

@@ -4,9 +4,10 @@ use std::io::Write;
 
 use airan_bus::Reader;
 use airan_lake::{Head, Lake};
+use airan_model::causes;
 use airan_model::time::{Clock, Micros, SECOND, format_rfc3339};
 use airan_processor::{LoadSummary, ShardSummary};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
@@ -36,9 +37,11 @@ struct Shard {
     bus: Option<(i64, i64)>,
     head: Option<Head>,
     summary: Option<ShardSummary>,
+    /// Why its newest record or state cannot be read.
+    problem: Option<String>,
 }
 
-/// Prints a line for each partition.
+/// Prints a line for each partition; of one that cannot be read, why, and the others all the same.
 pub async fn run(args: LagArgs) -> Result<()> {
     let config = args.settings.load()?.config;
     let clock = Clock::system();
@@ -53,7 +56,6 @@ pub async fn run(args: LagArgs) -> Result<()> {
     };
     let looks = futures::stream::iter(partitions.map(|partition| look(&reader, &lake, partition)));
     let shards = progress::during("looking at bus and lake", looks.buffered(AT_ONCE).collect::<Vec<_>>()).await;
-    let shards: Vec<Shard> = shards.into_iter().collect::<Result<_>>()?;
     let mut out = std::io::stdout().lock();
     match args.printed.format {
         Format::Json => {
@@ -64,7 +66,7 @@ pub async fn run(args: LagArgs) -> Result<()> {
             let mut listing = Listing::new(&COLUMNS);
             shards.iter().for_each(|shard| listing.add(shard.line(clock.now())));
             listing.print(&mut out, format)?;
-            if shards.iter().all(|shard| shard.head.is_none()) {
+            if shards.iter().all(|shard| shard.head.is_none() && shard.problem.is_none()) {
                 eprintln!("no shard of topic `{}` was ever claimed: has a processor run on this lake?", reader.topic());
             }
         }
@@ -72,15 +74,32 @@ pub async fn run(args: LagArgs) -> Result<()> {
     if shards.iter().any(|shard| shard.bus.is_none()) {
         eprintln!("the bus does not answer: what it holds is not shown");
     }
-    Ok(())
+    match shards.iter().filter(|shard| shard.problem.is_some()).count() {
+        0 => Ok(()),
+        unread => Err(anyhow!("{unread} of {} shards cannot be read: see above, and airan lake check", shards.len())),
+    }
 }
 
-async fn look(reader: &Reader, lake: &Lake, partition: i32) -> Result<Shard> {
+async fn look(reader: &Reader, lake: &Lake, partition: i32) -> Shard {
     let (bus, found) = futures::join!(reader.offsets(partition), lake.head_and_state(reader.topic(), partition));
-    let found = found.with_context(|| format!("cannot read shard {}/{partition}", reader.topic()))?;
-    let (head, state) = found.map_or((None, None), |(head, state)| (Some(head), state));
-    let summary = state.map(ShardSummary::read).transpose().with_context(|| format!("shard {partition}"))?;
-    Ok(Shard { partition, bus: bus.ok(), head, summary })
+    let mut shard = Shard { partition, bus: bus.ok(), head: None, summary: None, problem: None };
+    let state = match found {
+        Ok(found) => found.and_then(|(head, state)| {
+            shard.head = Some(head);
+            state
+        }),
+        Err(error) => {
+            // Often it is the state alone.
+            shard.head = lake.head(reader.topic(), partition).await.ok().flatten();
+            shard.problem = Some(causes(&error));
+            None
+        }
+    };
+    match state.map(ShardSummary::read).transpose() {
+        Ok(summary) => shard.summary = summary,
+        Err(error) => shard.problem = Some(causes(&error)),
+    }
+    shard
 }
 
 const COLUMNS: [&str; 12] = [
@@ -130,6 +149,9 @@ impl Shard {
         let mut load = summary.and_then(|summary| summary.load.as_ref()).map_or_else(String::new, load_text);
         if self.lost() > 0 {
             load = format!("STOPPED: {} offsets are gone from the bus; airan shard skip --help. {load}", self.lost());
+        }
+        if let Some(problem) = &self.problem {
+            load = format!("CANNOT BE READ: {problem}");
         }
         [
             self.partition.to_string(),
@@ -188,6 +210,7 @@ impl Shard {
             "streams": streams.collect::<Vec<_>>(),
             "pipelines": pipelines.collect::<Vec<_>>(),
             "load": load,
+            "problem": self.problem,
         })
     }
 }
@@ -250,7 +273,7 @@ mod tests {
                 hottest: Some(("site-7".to_owned(), 73)),
             }),
         };
-        Shard { partition: 3, bus, head: Some(head), summary: Some(summary) }
+        Shard { partition: 3, bus, head: Some(head), summary: Some(summary), problem: None }
     }
 
     /// Scenario: a shard that is behind, one that is not, one whose messages have gone, and a bus that is away.
@@ -271,6 +294,14 @@ mod tests {
         let away = shard(None, Some(40)).json("t", 30 * SECOND);
         assert!(away["behind_offsets"].is_null() && away["behind_seconds"].is_null());
         assert_eq!((&away["commit"], &away["load"]["bound"]), (&json!(8), &json!(true)));
+        let unread = Shard {
+            summary: None,
+            problem: Some("the state is damaged".to_owned()),
+            ..shard(Some((10, 50)), Some(40))
+        };
+        let line = unread.line(30 * SECOND);
+        assert_eq!((&*line[4], &*line[5], &*line[11]), ("10", "-", "CANNOT BE READ: the state is damaged"));
+        assert_eq!(unread.json("t", 0)["problem"], "the state is damaged");
     }
 
     #[test]
