@@ -58,10 +58,14 @@ fn check(decoded: &Decoded) {
     assert_eq!(tally.refused, decoded.refused.iter().map(|refused| refused.count).sum::<u64>());
     for rows in &decoded.rows {
         assert!(rows.rows.num_rows() > 0);
-        // Arrow and NDJSON may bring columns of their own, which the catalog has yet to learn.
-        let is_known = |name: &str| rows.stream.place_of(name).is_some();
-        if rows.rows.schema().fields().iter().all(|field| is_known(field.name())) {
-            rows.stream.conform(&rows.rows).expect("rows that fit their stream");
+        for field in rows.rows.schema().fields() {
+            assert!(
+                rows.stream.place_of(field.name()).is_some(),
+                "{} is no column of {}",
+                field.name(),
+                rows.stream.name
+            );
         }
+        rows.stream.conform(&rows.rows).expect("rows that fit their stream");
     }
 }
