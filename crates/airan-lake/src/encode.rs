@@ -6,6 +6,9 @@
 //!   compresses better than plain. Integers and times are delta-packed.
 //! - Statistics per column chunk; per page only for the columns one prunes by (time and keys).
 //! - Bloom filters on the entity's columns, sized by the number of entities in the file.
+//! - Children of lists and maps have the names that the Parquet format gives them (`list.element`, `key_value.key`, `.value`), not
+//!   those they have in Arrow's types here: DuckDB's `delta_scan` (1.4.4) looks for them by name, and "Map keys can not be NULL"
+//!   is its answer to others. Whoever reads files casts to the table's types ([`TableSchema::conform`]), so both names may meet.
 //! - Units stand in each field's metadata and, for readers that know no Arrow schema, in the file's key `airan.units`.
 //!   Descriptions, which are longer than the rows of a small file, only from [`DESCRIBED_ROWS`] rows on.
 
@@ -189,8 +192,9 @@ pub(crate) fn properties(
     entities: usize,
     group_rows: usize,
 ) -> Result<WriterProperties, EncodeError> {
-    let leaves = ArrowSchemaConverter::new().convert(schema)?;
+    let leaves = ArrowSchemaConverter::new().with_coerce_types(true).convert(schema)?;
     let mut builder = WriterProperties::builder()
+        .set_coerce_types(true)
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_max_row_group_row_count(Some(group_rows))
         .set_statistics_enabled(EnabledStatistics::Chunk)

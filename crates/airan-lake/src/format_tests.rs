@@ -12,7 +12,7 @@ use parquet::file::serialized_reader::{ReadOptionsBuilder, SerializedFileReader}
 
 use super::*;
 use crate::commit::TableKind;
-use crate::testing::times;
+use crate::testing::{nested_rows, times};
 
 /// Rows of 20 devices of two sites, shuffled; `power` has a unit and a description.
 fn accelerators(rows: i64) -> TableRows {
@@ -121,6 +121,30 @@ fn units_and_descriptions_travel_with_the_file() {
         let units = facts.iter().find(|fact| fact.key == "airan.units").and_then(|fact| fact.value.as_deref());
         assert_eq!(units, Some("{\"power\":\"W\"}"));
     }
+}
+
+/// Scenario: a file with a map and a histogram.
+/// Guarantees: the children of lists and maps have the names of the Parquet format, by which DuckDB's `delta_scan` looks for them;
+/// their encodings are those of their types.
+#[test]
+fn children_of_lists_and_maps_have_the_names_of_the_format() {
+    let reader = open(written(&nested_rows("t", 0..9)));
+    let group = reader.metadata().row_group(0);
+    let leaves: Vec<String> = group.columns().iter().map(|column| column.column_path().string()).collect();
+    let wanted = [
+        "ts",
+        "site",
+        "id",
+        "attributes.key_value.key",
+        "attributes.key_value.value",
+        "histogram.bounds.list.element",
+        "histogram.counts.list.element",
+        "histogram.sum",
+        "histogram.count",
+    ];
+    assert_eq!(leaves, wanted);
+    let encodings = group.column(6).encodings().collect::<Vec<_>>();
+    assert!(encodings.contains(&Encoding::DELTA_BINARY_PACKED), "{encodings:?}");
 }
 
 /// Scenario: more rows than one row group may hold.

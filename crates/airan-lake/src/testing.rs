@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use airan_model::time::{Clock, Micros};
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::Int64Type;
+use arrow::array::{
+    ArrayRef, AsArray, Float64Array, Int64Array, ListArray, MapBuilder, MapFieldNames, RecordBatch, StringArray,
+    StringBuilder, StructArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use futures::TryStreamExt;
 
 use crate::commit::{Commit, TableKind, TableRows};
@@ -50,6 +53,36 @@ pub(crate) fn rows(table: &str, ids: Range<i64>) -> TableRows {
     let at: Vec<Micros> = ids.clone().map(|id| id * SECOND).collect();
     let sites: ArrayRef = Arc::new(StringArray::from_iter_values(ids.clone().map(|id| format!("s{}", id % 3))));
     raw(table, &[("ts", times(&at)), ("site", sites), ("id", Arc::new(Int64Array::from_iter_values(ids)))])
+}
+
+/// Rows of a raw table as [`rows`] makes them, with `attributes` (null in each third row) and a `histogram`.
+pub(crate) fn nested_rows(table: &str, ids: Range<i64>) -> TableRows {
+    let names = MapFieldNames { entry: "entries".to_owned(), key: "keys".to_owned(), value: "values".to_owned() };
+    let mut attributes = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
+    for id in ids.clone() {
+        if id % 3 > 0 {
+            attributes.keys().append_value("k");
+            attributes.values().append_value(format!("v{id}"));
+        }
+        attributes.append(id % 3 > 0).unwrap();
+    }
+    let DataType::Struct(fields) = airan_model::schema::histogram_type() else { panic!("a histogram is a struct") };
+    let bounds = ListArray::from_iter_primitive::<Float64Type, _, _>(ids.clone().map(|id| Some([Some(id as f64)])));
+    let counts = ListArray::from_iter_primitive::<Int64Type, _, _>(ids.clone().map(|id| Some([Some(id), Some(1)])));
+    let sum = Float64Array::from_iter_values(ids.clone().map(|id| id as f64 / 2.0));
+    let count = Int64Array::from_iter_values(ids.clone().map(|id| id + 1));
+    let histogram =
+        StructArray::new(fields, vec![Arc::new(bounds), Arc::new(counts), Arc::new(sum), Arc::new(count)], None);
+    let plain = rows(table, ids);
+    let batch = &plain.batches[0];
+    let columns: [(&str, ArrayRef); 5] = [
+        ("ts", Arc::clone(&batch["ts"])),
+        ("site", Arc::clone(&batch["site"])),
+        ("id", Arc::clone(&batch["id"])),
+        ("attributes", Arc::new(attributes.finish())),
+        ("histogram", Arc::new(histogram)),
+    ];
+    raw(table, &columns)
 }
 
 /// A result of a window table as (window start in seconds, site, value, revision).

@@ -244,6 +244,22 @@ async fn the_lake_of_release_1_goes_on() {
     assert!(old.erasures().await.unwrap().is_empty() && old.requests().await.unwrap().is_empty());
     let report = old.check().await.unwrap();
     assert!(report.problems.is_empty(), "{:?}", report.problems.first().map(ToString::to_string));
+
+    // Files of both releases, in which the children of maps and lists have other names, in one answer and then in one file.
+    assert_eq!(nested_columns(&old).await, [59, 59]);
+    let report = old.compact(None, second(200_000), |_| {}).await.unwrap();
+    assert!(report.failures.is_empty() && report.merges > 0, "{report:?}");
+    assert_eq!(nested_columns(&old).await, [59, 59]);
+    assert_eq!((levels(&old).await, windows(&old).await), (left, old_windows));
+}
+
+/// Rows, and those of them without an attribute and without a distribution: all of the fixture's.
+async fn nested_columns(lake: &Lake) -> [i64; 2] {
+    let context = airan_window::session_context();
+    lake.register(&context).await.unwrap();
+    let sql = "SELECT count(*), count(*) FILTER (WHERE attributes IS NULL AND spread IS NULL) FROM meter";
+    let batches = context.sql(sql).await.unwrap().collect().await.unwrap();
+    [0, 1].map(|column| batches[0].column(column).as_primitive::<Int64Type>().value(0))
 }
 
 /// An erasure from wherever it is to its end, without a processor.

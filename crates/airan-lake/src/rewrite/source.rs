@@ -48,6 +48,11 @@ impl Source {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
     pub(super) fn rows(&self) -> usize {
         usize::try_from(self.metadata.metadata().file_metadata().num_rows()).unwrap_or_default()
     }

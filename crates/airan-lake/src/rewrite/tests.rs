@@ -1,13 +1,16 @@
 use std::sync::Arc;
 
 use airan_model::time::DAY;
-use arrow::array::{Array, Int64Array, StringArray};
+use arrow::array::{Array, Int64Array, StringArray, UInt32Array};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Int64Type};
 use bytes::Bytes;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use object_store::memory::InMemory;
+use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ParquetMetaData, SortingColumn};
+use parquet::file::properties::WriterProperties;
 use parquet::file::statistics::Statistics;
 use proptest::prelude::*;
 
@@ -15,7 +18,7 @@ use super::*;
 use crate::commit::TableRows;
 use crate::encode;
 use crate::faults::{Fault, FaultyStore, Op};
-use crate::testing::{SECOND, raw, times, windows};
+use crate::testing::{SECOND, nested_rows, raw, times, windows};
 
 const OUT: &str = "host/date=1970-01-01/compact-x.parquet";
 
@@ -232,6 +235,40 @@ async fn of_each_result_the_newest_revision_stays() {
         values.sort_unstable();
         assert_eq!((values, made.unwrap().rows as usize), (expected.clone(), expected.len()));
     }
+}
+
+/// Scenario: one file has its maps' and lists' children by their names in Arrow, as files once had, the other by those of Parquet.
+/// Guarantees: both are merged, every value as it was, and the new file has the names of Parquet.
+#[tokio::test]
+async fn files_with_other_names_of_nested_columns_are_merged() {
+    let tables = [nested_rows("host", 0..10), nested_rows("host", 10..20)];
+    let (schema, store) = (schema_of(&tables), store());
+    let mut sources = sources(&tables);
+    let sorted = |name: &str| SortingColumn {
+        column_idx: schema.columns.index_of(name).unwrap() as i32,
+        descending: false,
+        nulls_first: true,
+    };
+    let properties = WriterProperties::builder().set_sorting_columns(Some(vec![sorted("site"), sorted("ts")])).build();
+    let batch = &read(sources[0].bytes()).0;
+    let columns = schema.conform(batch).unwrap();
+    let batch = RecordBatch::try_new(Arc::clone(&schema.columns), columns).unwrap();
+    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema.columns), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    sources[0] = Source::open("once", writer.into_inner().unwrap().into()).unwrap();
+    let leaf = |bytes: &Bytes| read(bytes).1.row_group(0).column(3).column_path().string();
+    assert_eq!(leaf(sources[0].bytes()), "attributes.entries.keys");
+
+    let sets = alike(sources);
+    assert_eq!(sets.len(), 1);
+    rewrite(&store, &Path::from(OUT), ("host", &schema), &sets[0], &rules()).await.unwrap().unwrap();
+    let bytes = written(&store).await;
+    assert_eq!(leaf(&bytes), "attributes.key_value.key");
+    let found = schema.conform(&read(&bytes).0).unwrap();
+    let whole = &nested_rows("host", 0..20).batches[0];
+    let by_site: UInt32Array = (0..3).flat_map(|site| (site..20).step_by(3)).collect();
+    let wanted = take_record_batch(whole, &by_site).unwrap();
+    assert_eq!(found, wanted.columns());
 }
 
 /// Scenario: only some rows stay, then none; the test looks at a column that no file has.
