@@ -50,6 +50,10 @@ fn print(file: &str, decoded: &Decoded) {
 /// `tests/text_counts.py` holds another parser to the first number.
 const COUNTS: &str = include_str!("../fixtures/counts.tsv");
 
+/// OTLP files with their points, the sum of the numbers among these, and the values in histograms, made by hand from the files.
+/// `tests/text_counts.py` holds Python's JSON to the same.
+const OTLP_COUNTS: &str = include_str!("../fixtures/otlp_counts.tsv");
+
 /// Scenario: each text file of the samples and each fixture.
 /// Guarantees: every line that is a sample is counted once: sentinel, columns, `sample` or refused, and lands where a reader of
 /// the file says it must.
@@ -79,13 +83,9 @@ fn text_files_add_up() {
 #[test]
 fn otlp_files_add_up() {
     let Some(folder) = folder() else { return };
-    for file in [
-        "prom-otlp/otlp_example_metrics.json",
-        "prom-otlp/otlp_rust_metrics.json",
-        "prom-otlp/otlp_rust_test_u64_counter_meter.json",
-        "prom-otlp/otlp_rust_test_up_down_meter.json",
-        "prom-otlp/otlp_example_logs.json",
-    ] {
+    for line in OTLP_COUNTS.lines().filter(|line| !line.starts_with('#')) {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let file = fields[0];
         let body = std::fs::read(folder.join(file)).unwrap();
         let decoded = otlp::decode_json(&body, &context()).unwrap_or_else(|error| panic!("{file}: {error}"));
         print(file, &decoded);
@@ -93,6 +93,11 @@ fn otlp_files_add_up() {
         let points = count_points(&serde_json::from_slice(&body).unwrap());
         assert_eq!(decoded.tally.samples, points, "{file}");
         assert_eq!((refused(&decoded), decoded.tally.sample_rows), (vec![], points), "{file}");
+        let samples = rows(&decoded, "sample");
+        // 0 and not the -0 that a sum begins with.
+        let numbers = samples.iter().filter_map(|row| row.get("value")?.as_f64()).fold(0.0, |sum, value| sum + value);
+        let held: i64 = samples.iter().filter_map(|row| row.get("histogram")?["count"].as_i64()).sum();
+        assert_eq!([points.to_string(), numbers.to_string(), held.to_string()], fields[1..], "{file}");
         if file.ends_with("otlp_example_metrics.json") {
             let exponential = one(&decoded, "sample", |row| row["name"] == "my.exponential.histogram");
             // By hand: scale 0, one zero, and two values in bucket 2, which is from 4 to 8.

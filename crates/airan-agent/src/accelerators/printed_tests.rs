@@ -229,7 +229,33 @@ fn csv_of_an_h100() {
     }
 }
 
-/// Scenario: `rocm-smi --json` of an RX 6700 XT (ROCm 6.1), a Vega 10 (ROCm 3) and four MI100 (ROCm 5.7).
+/// What each file has, made by hand from it: devices, slices, processes, bytes of memory. `tests/text_counts.py` holds Python's parsers
+/// of XML and JSON to the same.
+const PRINTED_COUNTS: &str = include_str!("../../fixtures/printed_counts.tsv");
+
+/// Scenario: each output of `nvidia-smi -q -x` and `rocm-smi --json` of the samples.
+/// Guarantees: no device, slice or process is overlooked or read twice.
+#[test]
+fn printed_files_add_up() {
+    for line in PRINTED_COUNTS.lines().filter(|line| !line.starts_with('#')) {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let file = fields[0];
+        let Some(printed) = sample(file) else { return };
+        let reading = if file.ends_with(".xml") { smi_xml::read(&printed) } else { rocm::read(&printed) }.unwrap();
+        let entries = &reading.entries;
+        let memory = |is_slice: bool| {
+            let of = entries.iter().filter(|entry| entry.slice.is_some() == is_slice).flat_map(|entry| &entry.numbers);
+            of.filter(|(column, _)| *column == "memory_total_bytes").fold(0.0, |sum, (_, bytes)| sum + bytes)
+        };
+        let (devices, processes) =
+            (reading.devices(), entries.iter().map(|entry| entry.processes.len()).sum::<usize>());
+        let counted = [devices, entries.len() - devices, processes].map(|count| count.to_string());
+        assert_eq!(counted, fields[1..4], "{file}");
+        assert_eq!([memory(false), memory(true)].map(|bytes| bytes.to_string()), fields[4..], "{file}");
+    }
+}
+
+/// Scenario: `rocm-smi --json` of an RX 6700 XT (ROCm 6.1), a Vega 10 (ROCm 3) and six MI100 (ROCm 5.7).
 #[test]
 fn json_of_rocm_smi() {
     let Some(json) = sample("accel-other/rocm-smi_rx6700xt_rocm612.json") else { return };
