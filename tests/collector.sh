@@ -9,10 +9,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/airan
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
-export AIRAN=${AIRAN:-$CARGO_TARGET_DIR/release/airan}
-[ -x "$AIRAN" ] || cargo build --release -p airan
+# shellcheck source=tests/binary.sh
+. tests/binary.sh
 collector=$(tests/go_build.sh collector)
 
 # shellcheck source=tests/ports.sh
@@ -26,4 +24,4 @@ finish() {
 }
 trap finish EXIT
 deploy/kafka/kafka.sh start
-python3 tests/collector.py "$AIRAN" "$collector" "127.0.0.1:$AIRAN_KAFKA_PORT"
+python3 tests/collector.py "$airan" "$collector" "127.0.0.1:$AIRAN_KAFKA_PORT"

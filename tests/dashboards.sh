@@ -9,16 +9,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/airan
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
-airan=${AIRAN:-$CARGO_TARGET_DIR/release/airan}
-[ -x "$airan" ] || cargo build --release -p airan
-for tool in prometheus curl python3; do
-    command -v "$tool" >/dev/null || { echo "$tool is missing: apt-get install prometheus curl python3-venv"; exit 1; }
-done
-venv=$cache/venv
-[ -x "$venv/bin/python" ] || python3 -m venv "$venv"
-"$venv/bin/pip" install -q --disable-pip-version-check -r tests/requirements.txt
+# shellcheck source=tests/binary.sh
+. tests/binary.sh
+want_tools "prometheus curl python3-venv" prometheus curl python3
+want_python
 
 # shellcheck source=tests/work.sh
 . tests/work.sh

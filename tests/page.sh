@@ -9,13 +9,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/airan
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
-airan=${AIRAN:-$CARGO_TARGET_DIR/release/airan}
-[ -x "$airan" ] || cargo build --release -p airan
-for tool in chromium node npm python3 curl; do
-    command -v "$tool" >/dev/null || { echo "$tool is missing: apt-get install chromium nodejs npm python3 curl"; exit 1; }
-done
+# shellcheck source=tests/binary.sh
+. tests/binary.sh
+want_tools "chromium nodejs npm python3 curl" chromium node npm python3 curl
 version=1.65.1
 node=$cache/node
 if [ "$(cat "$node/playwright-core.version" 2>/dev/null)" != "$version" ]; then

@@ -9,12 +9,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/airan
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
-airan=${AIRAN:-$CARGO_TARGET_DIR/release/airan}
-[ -x "$airan" ] || cargo build --release -p airan
+# shellcheck source=tests/binary.sh
+. tests/binary.sh
 prometheus=$(tests/go_build.sh prometheus)
-venv=$cache/venv
-[ -x "$venv/bin/python" ] || python3 -m venv "$venv"
-"$venv/bin/pip" install -q --disable-pip-version-check -r tests/requirements.txt
+want_python
 "$venv/bin/python" tests/prometheus3.py "$airan" "$prometheus"

@@ -6,12 +6,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/airan
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
+# shellcheck source=tests/binary.sh
+. tests/binary.sh
 test=(cargo test --release -p airan -p airan-lake --lib)
 # Built first: the server need not wait for the compiler.
 "${test[@]}" --no-run
-[ -x "${AIRAN:-$CARGO_TARGET_DIR/release/airan}" ] || cargo build --release -p airan
 
 # shellcheck source=tests/work.sh
 . tests/work.sh
@@ -26,4 +25,4 @@ export AIRAN_S3_DEAF=http://127.0.0.1:$port
 "${test[@]}" -- s3_ --nocapture
 
 listen slow python3 tests/s3_proxy.py slow "$AIRAN_S3"
-python3 tests/progress.py "${AIRAN:-$CARGO_TARGET_DIR/release/airan}" "$AIRAN_S3" "http://127.0.0.1:$port"
+python3 tests/progress.py "$airan" "$AIRAN_S3" "http://127.0.0.1:$port"

@@ -9,11 +9,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/airan
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
-airan=${AIRAN:-$CARGO_TARGET_DIR/release/airan}
-[ -x "$airan" ] || cargo build --release -p airan
-command -v systemd-analyze >/dev/null || { echo "systemd-analyze is missing: apt-get install systemd"; exit 1; }
+# shellcheck source=tests/binary.sh
+. tests/binary.sh
+want_tools systemd systemd-analyze
 
 # Exposure in tenths, of systemd's scale from 0 (safe) to 10. What remains are the network, /proc and /sys, and device nodes.
 EXPOSURE=20
@@ -55,7 +53,7 @@ echo "ok   a key that does not exist, a program that is not there and hardening 
 
 # The unit's SystemCallFilter ends the process at a call outside it: what `airan up --demo` really calls, until its windows are
 # in the lake, is within.
-command -v strace >/dev/null || { echo "strace is missing: apt-get install strace"; exit 1; }
+want_tools strace strace
 # calls NAME...: the calls of these sets (@name) and calls, one a line.
 calls() {
     local name
