@@ -10,7 +10,8 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NAME = re.compile(r"\b(?:airan|process)_[a-z0-9_]+")
-# These have series while topics of others are read, or once one was paused; the airan that is looked at here reads none.
+# These have series while topics of others are read, or once one was paused; the airan that is looked at here reads none. Their names and
+# values are looked at where a broker is: kafka_in_is_paused_while_the_bus_takes_nothing in tests/whole/kafka_in.rs.
 WITH_TOPICS = {"airan_gateway_kafka_lag_messages", "airan_gateway_kafka_paused"}
 # What Prometheus adds to a histogram's name.
 SUFFIX = re.compile(r"_(bucket|sum|count)$")

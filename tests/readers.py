@@ -1,8 +1,9 @@
 """What airan writes, read by DuckDB, Polars, pandas, pyarrow and deltalake: as Parquet files and as Delta tables.
 
-usage: readers.py LAKE_FOLDER COUNTS_JSON
+usage: readers.py LAKE_FOLDER COUNTS_JSON [TABLE...]
 
-COUNTS_JSON is what `airan query --format json` says of the same lake: [{"table": …, "rows": …}, …]. Each reader must count
+The Delta logs of these TABLEs must begin with a checkpoint, their first commits gone. COUNTS_JSON is what `airan query --format json`
+says of the same lake: [{"table": …, "rows": …}, …]. Each reader must count
 the same rows, see the same types, and prune by the date partition. Everything must be published to Delta before, so that
 files and Delta tables hold the same. Exits 1 with the differences.
 """
@@ -131,7 +132,25 @@ def check_delta(con, lake, table, rows, time, opened):
     check(f"{table}: the table is partitioned by date", opened.metadata().partition_columns == ["date"])
 
 
-def main(lake, counts_path):
+def check_log(lake, table):
+    """A Delta log that begins with a checkpoint: the first commits are gone, and all that was added in them is known all the same."""
+    log = f"{lake}/{table}/_delta_log"
+    with open(f"{log}/_last_checkpoint", encoding="utf-8") as file:
+        last = json.load(file)["version"]
+    commits = sorted(int(path.split("/")[-1].removesuffix(".json")) for path in glob.glob(f"{log}/*.json"))
+    points = sorted(int(path.split("/")[-1].split(".")[0]) for path in glob.glob(f"{log}/*.checkpoint.parquet"))
+    # What is younger than a day stays beside the checkpoint that stands in for it.
+    check(f"{table}: version 0 is gone from the log, and a checkpoint stands in for it",
+          0 < commits[0] <= points[0] + 1 and last == points[-1], f"commits {commits} checkpoints {points} last {last}")
+    try:
+        deltalake.DeltaTable(f"{lake}/{table}", version=0)
+        gone = False
+    except deltalake.exceptions.DeltaError:
+        gone = True
+    check(f"{table}: version 0 is no more", gone)
+
+
+def main(lake, counts_path, *cleared):
     """Runs every check over the lake folder."""
     with open(counts_path, encoding="utf-8") as file:
         expected = {row["table"]: int(row["rows"]) for row in json.load(file)}
@@ -194,6 +213,8 @@ def main(lake, counts_path):
         frame = pandas.read_parquet(f"{lake}/{table}", columns=wanted)
         check_frame(table, "pandas", frame, rows, time, labels, ours)
         check_frame(table, "pandas through deltalake", opened.to_pandas(columns=wanted), rows, time, labels, ours)
+        if table in cleared:
+            check_log(lake, table)
         check_fields(table, max(files, key=lambda file: pyarrow.parquet.read_metadata(file).num_rows), time)
         check_delta(con, lake, table, rows, time, opened)
 
@@ -208,4 +229,4 @@ def main(lake, counts_path):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2]))
+    sys.exit(main(*sys.argv[1:]))

@@ -2,7 +2,8 @@
 # What airan writes and serves, read by the programs that others will read it with: Prometheus and promtool on /metrics while
 # `airan up` runs, compared with the lake, and what Prometheus sends back by remote write; the shipped rules and dashboards; the
 # pyarrow example that pushes (arrow_push.py); then DuckDB, Polars, pandas, pyarrow and deltalake on the lake's files and Delta
-# tables (readers.py), compared with `airan query`; the order of rows in what `airan lake compact` made (sorted.py) and the report of
+# tables (readers.py), whose logs begin with a checkpoint, and every value of every column (values.py), compared with `airan query`;
+# the order of rows in what `airan lake compact` made (sorted.py) and the report of
 # `airan lake erase` (erasure.py).
 #
 # Needs prometheus and promtool (Debian's package `prometheus`), curl, and python3 with venv; the Python readers go into a venv
@@ -12,16 +13,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/airan
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
-airan=${AIRAN:-$CARGO_TARGET_DIR/release/airan}
-[ -x "$airan" ] || cargo build --release -p airan
-for tool in prometheus promtool curl python3; do
-    command -v "$tool" >/dev/null || { echo "$tool is missing: apt-get install prometheus curl python3-venv"; exit 1; }
-done
-venv=$cache/venv
-[ -x "$venv/bin/python" ] || python3 -m venv "$venv"
-"$venv/bin/pip" install -q --disable-pip-version-check -r tests/requirements.txt
+# shellcheck source=tests/binary.sh
+. tests/binary.sh
+want_tools "prometheus curl python3-venv" prometheus promtool curl python3
+want_python
 
 # How long any condition may take: the machine may be building beside us.
 DEADLINE=120
@@ -57,7 +52,8 @@ node: readers
 bus: {partitions: 2}
 admin: {listen: "127.0.0.1:$admin"}
 gateway: {http: "127.0.0.1:$http", grpc: "127.0.0.1:$grpc", tick: 1s}
-processor: {commit: {interval: 1s}}
+processor: {commit: {interval: 1s}, publish_every: 2s}
+lake: {checkpoint_interval: 2}
 agent: {host: {interval: 1s}, links: {interval: 1s}, links_ignored: []}
 YAML
 "$airan" up --config "$work/up.yaml" --data "$work/data" >"$work/airan.log" 2>&1 &
@@ -85,6 +81,21 @@ push() {
         curl -fsS -H 'content-type: application/x-ndjson' --data-binary @- "http://127.0.0.1:$http/v1/ndjson"
     echo
 }
+# Values in columns: maps, missing in some rows, and distributions.
+python3 - >"$work/nested.ndjson" <<'PYTHON'
+import json
+import time
+
+now = int(time.time() * 1_000_000)
+for row in range(600):
+    print(json.dumps({
+        "stream": "sample", "node": f"pushed-{row % 4}", "name": "nested", "ts": now - row % 2 * 86_400_000_000 - row * 1_000,
+        "attributes": {"le": f"{row % 7}", "ä": "x" * (row % 5)} if row % 3 else None,
+        "histogram": {"bounds": [0.1, row / 4], "counts": [row, 1, 2], "sum": row / 3, "count": row + 3} if row % 5 else None,
+    }))
+PYTHON
+curl -fsS -H 'content-type: application/x-ndjson' --data-binary @"$work/nested.ndjson" "http://127.0.0.1:$http/v1/ndjson"
+echo
 rows_are() { [ "$(query "SELECT count(*) AS n FROM accelerator" | json 'x[0]["n"]')" = "$1" ]; }
 # In two commits, so that each date has two files.
 push 1 "$((ROWS / 2))"
@@ -189,6 +200,17 @@ until_it "what Prometheus sends by remote write is stored, each sample once" sen
 
 python3 tests/sums.py "http://127.0.0.1:$admin" doors agent shards
 
+# Delta logs of a raw table, of one with maps and of windows. Commits that checkpoints stand in for are cleared up after a day, by the age
+# of their files: so these are made older.
+begun_later() {
+    local log=$work/data/lake/$1/_delta_log
+    find "$log" -name '*.json' -exec touch -d '2 days ago' {} +
+    [ ! -e "$log/00000000000000000000.json" ]
+}
+for table in host sample host_load; do
+    until_it "the Delta log of $table has lost its beginning" begun_later "$table"
+done
+
 # The files: with the writer gone, so that all readers see one lake.
 kill -TERM "$up"
 wait "$up"
@@ -202,7 +224,25 @@ for table in $tables; do
 done
 counts="$counts ORDER BY 1"
 query "$counts" >"$work/counts.json"
-"$venv/bin/python" tests/readers.py "$work/data/lake" "$work/counts.json"
+"$venv/bin/python" tests/readers.py "$work/data/lake" "$work/counts.json" host sample host_load
+# README's queries, as printed there: each shows rows with their times. DuckDB finds its extension where it would have put it.
+extension=$(PYTHONPATH=tests "$venv/bin/python" -c 'import readers; print(readers.delta_extension())')
+platform=${extension%/*}
+version=${platform%/*}
+mkdir -p "$work/home/.duckdb/extensions/${version##*/}"
+cp -r "$platform" "$work/home/.duckdb/extensions/${version##*/}/"
+grep -E '^(python3 -c|target/release/airan query) ' README.md | sed "s|^target/release/airan|'$airan'|" >"$work/readme.txt"
+[ "$(wc -l <"$work/readme.txt")" -ge 7 ] || { echo "FAIL README has other queries than it had"; exit 1; }
+while read -r command; do
+    if ! (cd "$work" && HOME=$work/home PATH=$venv/bin:$PATH bash -c "$command") </dev/null >"$work/readme.log" 2>&1 ||
+        ! grep -qE '20[0-9]{2}-[01][0-9]-' "$work/readme.log"; then
+        echo "FAIL README: $command"
+        exit 1
+    fi
+done <"$work/readme.txt"
+echo "ok   $(wc -l <"$work/readme.txt") queries of README show rows"
+values() { "$venv/bin/python" tests/values.py "$work/data/lake" "$airan" --config "$work/up.yaml" --data "$work/data"; }
+values
 
 # Compacted: the same rows in fewer files.
 files() {
@@ -241,3 +281,4 @@ echo "ok   erasure left $left rows"
 "$airan" lake check --config "$work/up.yaml" --data "$work/data"
 query "$counts" >"$work/counts_erased.json"
 "$venv/bin/python" tests/readers.py "$work/data/lake" "$work/counts_erased.json"
+values

@@ -1,40 +1,100 @@
 #!/usr/bin/env python3
 """What `airan lake compact` has made of a table is sorted, as pyarrow reads it: file by file, the rows by the columns that the file itself
-names as its order (site, entity, time), which bounds of its row groups follow: no two groups overlap.
+names as its order (site, entity, time). Row groups follow each other in that order and do not overlap: by their rows, and by their
+statistics alone, so that of all groups those that pyarrow opens for one site are its own.
 
-usage: sorted.py LAKE TABLE FEWEST-ROWS     at least one file must have so many rows
+usage: sorted.py LAKE TABLE FEWEST-ROWS [FILES GROUPS]     the largest file must have so many rows, so many files so many row groups each
 """
 import glob
 import sys
 
+import pyarrow.compute as pc
+import pyarrow.dataset
 import pyarrow.parquet
 
 
-def main(lake, table, fewest):
-    most = groups = 0
-    for path in sorted(glob.glob(f"{lake}/{table}/date=*/*.parquet")):
-        file = pyarrow.parquet.ParquetFile(path)
-        order = file.metadata.row_group(0).sorting_columns
-        names = [file.metadata.schema.column(column.column_index).path for column in order]
-        assert all(column.nulls_first and not column.descending for column in order), f"{path}: {order}"
-        assert names[0] == "site" and names[-1] == "ts" and "node" in names and "device" in names, f"{path}: sorted by {names}"
-        last = None
-        for group in range(file.num_row_groups):
-            columns = file.read_row_group(group, columns=names).to_pydict()
-            # Null comes before any value.
-            rows = [tuple((value is not None, value) for value in row) for row in zip(*(columns[name] for name in names))]
-            assert rows == sorted(rows), f"{path}: row group {group} is not sorted by {names}"
-            assert last is None or last <= rows[0], f"{path}: row group {group} begins before its predecessor's end"
-            last, groups = rows[-1], groups + 1
-            for at in range(file.metadata.num_columns):
-                column = file.metadata.row_group(group).column(at)
-                if column.path_in_schema in names and columns[column.path_in_schema].count(None) == 0:
-                    held = column.statistics
-                    of = columns[column.path_in_schema]
-                    assert (held.min, held.max) == (min(of), max(of)), f"{path}: statistics of {column.path_in_schema}"
-        most = max(most, file.metadata.num_rows)
-    assert most >= int(fewest), f"the largest file of {table} has {most} rows"
-    print(f"ok   rows of {table} are sorted by {', '.join(names)} in each file, {groups} row groups; statistics are those of the rows")
+def values(columns, order):
+    """Each column of the order, as something that can be compared."""
+    return [columns[name].combine_chunks() for name in order]
+
+
+def is_sorted(columns):
+    """Whether rows are in the order of their columns, a null before any value."""
+    same, wrong = None, None
+    for column in columns:
+        this, that = column[:-1], column[1:]
+        nulls = pc.is_null(this), pc.is_null(that)
+        equal = pc.or_(pc.and_(*nulls), pc.fill_null(pc.equal(this, that), False))
+        falls = pc.or_(pc.and_(pc.invert(nulls[0]), nulls[1]), pc.fill_null(pc.greater(this, that), False))
+        wrong = falls if wrong is None else pc.or_(wrong, pc.and_(same, falls))
+        same = equal if same is None else pc.and_(same, equal)
+    return not pc.any(wrong).as_py()
+
+
+def row(columns, at):
+    """One row as Python compares it, a null before any value."""
+    return tuple((column[at].is_valid, column[at].as_py()) for column in columns)
+
+
+def bounds(group, names):
+    """Least and greatest value of each column of the order by the statistics of a row group; nothing where it has nulls."""
+    found = {group.column(at).path_in_schema: group.column(at).statistics for at in range(group.num_columns)}
+    return [None if found[name].null_count else (found[name].min, found[name].max) for name in names]
+
+
+def follow(before, after):
+    """Whether statistics alone say that one group ends where the other begins, or before it: by the first column, and where both groups
+    have one and the same value of it by the next."""
+    for one, other in zip(before, after):
+        if one is None or other is None:
+            return True
+        if one[1] > other[0]:
+            return False
+        if not one[0] == one[1] == other[0] == other[1]:
+            return True
+    return True
+
+
+def check_file(path):
+    """Number of rows and of row groups, and the columns it is sorted by."""
+    file = pyarrow.parquet.ParquetFile(path)
+    order = file.metadata.row_group(0).sorting_columns
+    names = [file.metadata.schema.column(column.column_index).path for column in order]
+    assert all(column.nulls_first and not column.descending for column in order), f"{path}: {order}"
+    assert names[0] == "site" and names[-1] == "ts" and len(names) > 2, f"{path}: sorted by {names}"
+    last, stats, sites = None, None, []
+    for at in range(file.num_row_groups):
+        columns = values(file.read_row_group(at, columns=names), names)
+        assert is_sorted(columns), f"{path}: row group {at} is not sorted by {names}"
+        first = row(columns, 0)
+        assert last is None or last <= first, f"{path}: row group {at} begins before its predecessor's end"
+        last = row(columns, -1)
+        here = bounds(file.metadata.row_group(at), names)
+        for name, column, held in zip(names, columns, here):
+            if held is not None:
+                edges = pc.min_max(column)
+                assert held == (edges["min"].as_py(), edges["max"].as_py()), f"{path}: statistics of {name} in row group {at}"
+        assert stats is None or follow(stats, here), f"{path}: row group {at} overlaps its predecessor: {stats} {here}"
+        stats = here
+        sites.append({site.as_py() for site in pc.unique(columns[0])})
+    # What a reader opens for one site: its own groups, and no more.
+    fragment = next(iter(pyarrow.dataset.dataset(path, format="parquet").get_fragments()))
+    for site in set().union(*sites) - {None}:
+        opened = sorted(group.id for group in fragment.subset(pc.field("site") == site).row_groups)
+        own = [at for at, held in enumerate(sites) if site in held]
+        assert opened == own, f"{path}: for {site} row groups {opened} are opened, {own} have it"
+    return file.metadata.num_rows, file.num_row_groups, names
+
+
+def main(lake, table, fewest, files="1", groups="1"):
+    found = [check_file(path) for path in sorted(glob.glob(f"{lake}/{table}/date=*/*.parquet"))]
+    assert found, f"{table} has no files"
+    rows, counts = max(rows for rows, _, _ in found), [count for _, count, _ in found]
+    assert rows >= int(fewest), f"the largest file of {table} has {rows} rows"
+    enough = sum(count >= int(groups) for count in counts)
+    assert enough >= int(files), f"{enough} files of {table} have {groups} row groups: {counts}"
+    names = ", ".join(found[0][2])
+    print(f"ok   rows of {table} are sorted by {names} in each of {len(found)} files; their {sum(counts)} row groups do not overlap")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Large files, as a reader of their statistics sees them: rows of two dates, more of each than one row group may hold (1 Mi), are pushed
+# by pyarrow (many_rows.py) and compacted; then each date is one file of several row groups that do not overlap (sorted.py).
+#
+# Needs curl, and python3 with venv; pyarrow goes into a venv in the cache folder.
+#
+# usage: tests/row_groups.sh     environment: AIRAN, the binary (default: that of the last release build, built when missing)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# shellcheck source=tests/binary.sh
+. tests/binary.sh
+want_tools "curl python3-venv" curl python3
+want_python
+
+# A date's: a full row group and the beginning of another.
+ROWS=1200000
+DEADLINE=180
+
+# shellcheck source=tests/work.sh
+. tests/work.sh
+
+read -r http grpc admin < <(free_ports 3)
+cat >"$work/inventory.yaml" <<'YAML'
+regions:
+  - name: north
+    jurisdiction: local
+    sites:
+      - {name: north-001, nodes: [node-0, node-3]}
+      - {name: north-002, nodes: [node-1]}
+      - {name: north-003, nodes: [node-2, node-4, node-5]}
+      - {name: home, nodes: [row-groups]}
+YAML
+cat >"$work/up.yaml" <<YAML
+node: row-groups
+bus: {partitions: 2}
+admin: {listen: "127.0.0.1:$admin"}
+inventory: {file: "$work/inventory.yaml"}
+gateway: {http: "127.0.0.1:$http", grpc: "127.0.0.1:$grpc"}
+processor: {commit: {interval: 5s}}
+YAML
+"$airan" up --config "$work/up.yaml" --data "$work/data" >"$work/airan.log" 2>&1 &
+up=$!
+pids+=("$up")
+count() { "$airan" query --config "$work/up.yaml" --data "$work/data" --format csv "SELECT count(*) FROM container" | tail -n 1; }
+# wait_for WHAT COMMAND...
+wait_for() {
+    local what=$1 end=$((SECONDS + DEADLINE))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$end" ] || { echo "FAIL not within ${DEADLINE}s: $what"; exit 1; }
+        sleep 0.5
+    done
+    echo "ok   $what (${SECONDS}s)"
+}
+wait_for "airan is ready" curl -fsS "http://127.0.0.1:$admin/readyz"
+"$venv/bin/python" tests/many_rows.py "http://127.0.0.1:$http" "$ROWS"
+all_there() { [ "$(count)" = "$((2 * ROWS))" ]; }
+wait_for "$((2 * ROWS)) rows of two dates are in the lake" all_there
+kill -TERM "$up"
+wait "$up"
+"$airan" lake compact container --config "$work/up.yaml" --data "$work/data"
+all_there || { echo "FAIL compaction left $(count) rows"; exit 1; }
+"$airan" lake check --config "$work/up.yaml" --data "$work/data"
+"$venv/bin/python" tests/sorted.py "$work/data/lake" container "$ROWS" 2 2
