@@ -2,8 +2,9 @@
 """Every value of the lake, as `airan query` has it and as DuckDB, Polars, pandas, pyarrow and deltalake read it.
 
 Each column of each table becomes a few numbers: how many values are not null, least, most, how many different, and a sum in which each
-value (of texts their length) is weighed by the time of its row, so that a value in another row shows as a lost one does. `airan query` computes them in SQL,
-for the readers they are computed here, from what each of them hands out. Files and Delta tables are read; all must be published before.
+value (of texts their length) is weighed by the time of its row, so that a value in another row shows as a lost one does. `airan query`
+computes them in SQL, for the readers they are computed here, from what each of them hands out. Files and Delta tables are read; all must
+be published before.
 
 usage: values.py LAKE AIRAN ARGUMENT...     (arguments of `airan query`: --config FILE --data FOLDER)
 """
