@@ -4,29 +4,38 @@
 usage: collector.py AIRAN COLLECTOR KAFKA     (two binaries, and host:port of a broker that makes no topics by itself)
 
 Scenario: the Collector collects this host and takes points of all kinds over OTLP, and sends them on three ways at once: OTLP/gRPC, OTLP/HTTP
-and a topic of Kafka; events, with a log record among them that is none, by the first two. In the middle `airan up` is killed (SIGKILL) and
-started again, twice; the Collector goes on by its own retries.
-Guarantees: by each way every point of the ledger is in the lake with its time and value, once, and every event; nothing else is; the
-Collector says itself that it has sent everything and failed nothing, and of logs that are no events that they were refused.
+and a topic of Kafka; events, with a log record among them that is none, by the first two. Two points contradict themselves. The share of a
+sender is less than what comes, so the gateway throttles it. In the middle `airan up` is killed (SIGKILL) and started again, twice; the
+Collector goes on by its own retries.
+Guarantees: by each way every point of the ledger is in the lake, once, in its column or as a row of `sample`, with its time, value, buckets,
+attributes and node, and every event; nothing else is; the Collector says itself that it has sent everything and failed nothing, that the
+points and the logs that are no events were refused, and that it waited as long as it was told.
 """
 import collections
 import json
 import os
+import re
 import socket
 import struct
 import sys
 import time
 import urllib.request
 
+from ledger import COLUMNS, Ledger, stored_cells, stored_samples
 from running import Running, free_ports, get, until
 from sums import check_sums
 
 REQUESTS = 300  # that are fed, 50 ms apart
 KILLS = (80, 180)
 LOGS = (20, 120, 220)  # requests with a log record that is no event
+BROKEN = (40, 140)  # requests with a point whose buckets contradict its bounds
+# A second's share of a sender, bytes: less than the Collector sends while it is fed, so it has to wait.
+SHARE = "24KiB"
 TOPIC = "otlp_metrics"
 EVENT_WAYS = ("otlp_grpc/protobuf", "otlp_http/protobuf")
 WAYS = {"otlp_grpc/protobuf": "otlp/airan", "otlp_http/protobuf": "otlphttp/airan", "kafka/otlp_proto": "kafka/others"}
+# Whose the points are that name no node: the sender's address, or the topic.
+NODES = {"otlp_grpc/protobuf": "127.0.0.1", "otlp_http/protobuf": "127.0.0.1", "kafka/otlp_proto": TOPIC}
 
 
 def make_topic(broker, topic, partitions):
@@ -61,12 +70,14 @@ gateway:
   http: "127.0.0.1:{self.http}"
   grpc: "127.0.0.1:{self.grpc}"
   tick: 1s
+  share: {{bytes_per_second: {SHARE}, burst: {SHARE}}}
   kafka_in: [{{brokers: "{kafka}", topic: {TOPIC}, format: otlp_proto, group: airan}}]
 processor: {{commit: {{interval: 1s}}}}
 agent: {{host: {{enabled: false}}, links: {{enabled: false}}}}
 """
         )
-        retry = {"enabled": True, "initial_interval": "200ms", "max_interval": "1s", "max_elapsed_time": 0}
+        # Sooner than any door tells it to come again, so that a longer wait is one that it was told.
+        retry = {"enabled": True, "initial_interval": "100ms", "max_interval": "300ms", "max_elapsed_time": 0}
         queue = {"enabled": True, "queue_size": 100_000, "num_consumers": 4}
         sender = {"retry_on_failure": retry, "sending_queue": queue}
         config = {
@@ -140,6 +151,12 @@ agent: {{host: {{enabled: false}}, links: {{enabled: false}}}}
                 },
             }
         )
+        quantiles = [{"quantile": 0.5, "value": number / 16}, {"quantile": 0.99, "value": number / 2}]
+        summary = {**point, "startTimeUnixNano": "1000", "count": str(number), "sum": number / 32, "quantileValues": quantiles}
+        metrics.append({"name": "test.summary", "summary": {"dataPoints": [summary]}})
+        if number in BROKEN:
+            broken = {**point, "count": "6", "sum": 2.5, "bucketCounts": ["1", "2", "3"], "explicitBounds": [1]}
+            metrics.append({"name": "test.broken", "histogram": {"aggregationTemporality": 1, "dataPoints": [broken]}})
         host = {"attributes": [{"key": "host.name", "value": {"stringValue": "edge-fed"}}]}
         self.post("metrics", {"resourceMetrics": [{"resource": host, "scopeMetrics": [{"metrics": metrics}]}]})
         event = {"timeUnixNano": str(now), "severityNumber": 17, "attributes": device, "body": {"stringValue": "not kept"}}
@@ -171,26 +188,6 @@ agent: {{host: {{enabled: false}}, links: {{enabled: false}}}}
         return found
 
 
-def points(ledger):
-    """(metric, time in microseconds, node, attributes, value) of every number in the ledger; of histograms the value is (count, sum)."""
-    found = []
-    for line in ledger.read_text().splitlines():
-        for resource in json.loads(line)["resourceMetrics"]:
-            attributes = {a["key"]: a["value"].get("stringValue") for a in resource.get("resource", {}).get("attributes", [])}
-            for scope in resource["scopeMetrics"]:
-                for metric in scope["metrics"]:
-                    for kind in ("gauge", "sum", "histogram", "exponentialHistogram", "summary"):
-                        for point in metric.get(kind, {}).get("dataPoints", []):
-                            own = {a["key"]: next(iter(a["value"].values())) for a in point.get("attributes", [])}
-                            if kind in ("gauge", "sum"):
-                                value = float(point["asDouble"] if "asDouble" in point else point["asInt"])
-                            else:
-                                value = (int(point["count"]), float(point.get("sum", 0)))
-                            at = int(point["timeUnixNano"]) // 1000
-                            found.append((metric["name"], at, attributes.get("host.name"), own, value))
-    return found
-
-
 def events(logs):
     """(name, time in microseconds, device) of every event in the ledger of logs, and how many records are none."""
     found, others = [], 0
@@ -214,43 +211,47 @@ def expect(what, stored, wanted):
     print(f"ok   {what}: {sum(wanted.values())}, each once")
 
 
-def compare(site):
-    ledger = points(site.ledger)
-    of = lambda name, **labels: [p for p in ledger if p[0] == name and all(p[3].get(k) == v for k, v in labels.items())]
+def compare(site, ledger):
+    """Every point of the ledger by every way, and nothing else."""
     for source in WAYS:
-        rows = site.query(f"SELECT name, CAST(ts AS BIGINT) AS ts, node, value FROM sample WHERE source = '{source}' "
-                          "AND name IN ('test.level', 'test.turns')")
-        expect(
-            f"{source}: samples",
-            [(r["name"], r["ts"], r["node"], r["value"]) for r in rows],
-            [(p[0], p[1], p[2], p[4]) for p in of("test.level") + of("test.turns")],
-        )
-        rows = site.query(f"SELECT device, CAST(ts AS BIGINT) AS ts, utilization FROM accelerator WHERE source = '{source}'")
-        expect(
-            f"{source}: a column of accelerator",
-            [(r["device"], r["ts"], r["utilization"]) for r in rows],
-            [(p[3]["hw.id"], p[1], p[4]) for p in of("hw.gpu.utilization")],
-        )
-        rows = site.query(f"SELECT CAST(ts AS BIGINT) AS ts, load1 FROM host WHERE source = '{source}' AND load1 IS NOT NULL")
-        expect(
-            f"{source}: this host's load",
-            [(r["ts"], r["load1"]) for r in rows],
-            [(p[1], p[4]) for p in of("system.cpu.load_average.1m")],
-        )
-        rows = site.query(f"SELECT interface, CAST(ts AS BIGINT) AS ts, rx_bytes FROM link WHERE source = '{source}' "
-                          "AND rx_bytes IS NOT NULL")
-        expect(
-            f"{source}: this host's links",
-            [(r["interface"], r["ts"], r["rx_bytes"]) for r in rows],
-            [(p[3]["device"], p[1], p[4]) for p in of("system.network.io", direction="receive")],
-        )
-        rows = site.query("SELECT name, CAST(ts AS BIGINT) AS ts, histogram_count(histogram) AS count, histogram_sum(histogram) AS sum "
-                          f"FROM sample WHERE source = '{source}' AND name IN ('test.spread', 'test.exponential')")
-        expect(
-            f"{source}: histograms, explicit and exponential",
-            [(r["name"], r["ts"], (r["count"], r["sum"])) for r in rows],
-            [(p[0], p[1], p[4]) for p in of("test.spread") + of("test.exponential")],
-        )
+        cells, samples = ledger.named(NODES[source])
+        stored = stored_samples(site.query(
+            "SELECT name, node, CAST(ts AS BIGINT) AS at, CAST(start_ts AS BIGINT) AS start, type, value, text, histogram, attributes "
+            f"FROM sample WHERE source = '{source}'"))
+        expect(f"{source}: rows of sample", stored, samples)
+        for table in sorted({table for table, _ in COLUMNS.values()}):
+            rows = site.query(f"SELECT *, CAST(ts AS BIGINT) AS at FROM {table} WHERE source = '{source}'")
+            stored, instants = stored_cells(table, rows)
+            expect(f"{source}: cells of {table}", stored, {key: count for key, count in cells.items() if key[0] == table})
+            assert len(rows) == instants, f"{table}: {len(rows)} rows of {instants} instants"
+
+
+def no_twins(site):
+    """No row of any table is there twice: not by the number that it got at the door."""
+    for table in ("sample", "event", *sorted({table for table, _ in COLUMNS.values()})):
+        [found] = site.query(f"SELECT count(*) AS n, count(DISTINCT concat(node, ':', batch, ':', seq)) AS ids FROM {table}")
+        assert found["n"] == found["ids"] > 0, (table, found)
+        print(f"ok   {table}: {found['n']} rows, none twice")
+
+
+def seconds(text):
+    """A duration as Go prints it: 1m2.5s, 200ms."""
+    unit = {"h": 3600, "m": 60, "s": 1, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
+    return sum(float(number) * unit[of] for number, of in re.findall(r"([0-9.]+)(h|ms|m|s|µs|ns)", text))
+
+
+def check_throttling(log):
+    """The Collector was told to wait, by each door in its own words, and its wait was as long."""
+    for door, word in [("otlp/airan", "code = ResourceExhausted"), ("otlphttp/airan", "Status Code 429")]:
+        waits = []
+        for line in log:
+            if "Will retry" in line and f'"{door}"' in line and word in line:
+                told = re.search(r"Throttle \(([^)]*)\)", line)
+                assert told, f"no time to wait: {line}"
+                waits.append((seconds(told.group(1)), seconds(re.search(r'"interval": "([^"]*)"', line).group(1))))
+        assert waits, f"{door} was never throttled"
+        assert all(waited >= told > 0 for told, waited in waits), waits
+        print(f"ok   {door} was throttled {len(waits)} times, and waited up to {max(waited for _, waited in waits):.1f} s, as it was told")
 
 
 def compare_events(site):
@@ -283,7 +284,7 @@ def main():
             own = site.own_metrics()
             counts = [own["otelcol_exporter_sent_metric_points", name] for name in ("file", *WAYS.values())]
             waiting = sum(own["otelcol_exporter_queue_size", name] for name in WAYS.values())
-            fed = 5 * REQUESTS
+            fed = 6 * REQUESTS
             logs = [own["otelcol_exporter_sent_log_records", WAYS[way]] for way in EVENT_WAYS]
             events = min(logs) >= REQUESTS + len(LOGS)
             return counts if waiting == 0 and events and counts[0] > fed and max(counts) - min(counts) < 400 else None
@@ -293,15 +294,24 @@ def main():
         log = (site.folder / "collector.log").read_text()
         assert "Exporting failed. Dropping data" not in log, "the Collector dropped points"
         partial = [line for line in log.splitlines() if "artial success" in line]
-        assert partial and all("not_an_event" in line for line in partial), partial or "no word about logs that are no events"
+        for door in ("otlp/airan", "otlphttp/airan"):
+            for signal, word, count in [("logs", "not_an_event", len(LOGS)), ("metrics", "malformed", len(BROKEN))]:
+                said = [line for line in partial if f'"{door}"' in line and f'"otelcol.signal": "{signal}"' in line]
+                # A request that was sent again is told of again.
+                assert len(said) >= count and all(word in line for line in said), (door, signal, said or partial[:3])
+        print(f"ok   the Collector says what was refused of its logs and of its points: {len(partial)} lines")
         assert "Will retry" in log, "the Collector never had to retry: the kills show nothing"
-        ledger = points(site.ledger)
-        print(f"     the Collector's ledger has {len(ledger)} points")
-        last = max(p[1] for p in ledger if p[0] == "system.cpu.load_average.1m")
+        check_throttling(log.splitlines())
+        ledger = Ledger(site.ledger.read_text(), "test.broken")
+        assert ledger.refused == len(BROKEN), ledger.refused
+        print(f"     the Collector's ledger has {ledger.points} points: {sum(ledger.cells.values())} cells and "
+              f"{sum(ledger.samples.values())} rows of sample")
+        last = max(at for _, _, _, at, column, _ in ledger.cells if column == "load1")
         for source in WAYS:
             until(
                 f"{source}: the last points are in the lake",
-                lambda: site.query(f"SELECT count(*) AS n FROM host WHERE source = '{source}' AND CAST(ts AS BIGINT) = {last}")[0]["n"],
+                lambda: site.query(f"SELECT count(*) AS n FROM host WHERE source = '{source}' AND CAST(ts AS BIGINT) = {last}")[0]["n"]
+                and site.query(f"SELECT count(*) AS n FROM sample WHERE source = '{source}'")[0]["n"] >= sum(ledger.samples.values()),
             )
         last = max(at for _, at, _ in events(site.logs)[0])
         for source in EVENT_WAYS:
@@ -309,10 +319,9 @@ def main():
                 f"{source}: the last event is in the lake",
                 lambda: site.query(f"SELECT count(*) AS n FROM event WHERE source = '{source}' AND CAST(ts AS BIGINT) = {last}")[0]["n"],
             )
-        compare(site)
+        compare(site, ledger)
         compare_events(site)
-        twins = site.query("SELECT count(*) - count(DISTINCT batch || ':' || seq) AS twins FROM sample")
-        assert twins[0]["twins"] == 0, twins
+        no_twins(site)
         check_sums(f"http://127.0.0.1:{site.admin}", "doors", "shards")
         site.end(up, "airan")
         site.check_lake()
