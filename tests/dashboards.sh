@@ -41,5 +41,7 @@ for ready in "http://127.0.0.1:$admin/readyz" "http://127.0.0.1:$prom/-/ready"; 
         { echo "FAIL not within 120s: $ready"; exit 1; }
 done
 python3 tests/dashboards.py "http://127.0.0.1:$prom" 420
+curl -fsS "http://127.0.0.1:$admin/metrics" >"$work/metrics.txt"
+"$venv/bin/python" tests/labels.py "$work/metrics.txt"
 "$venv/bin/python" tests/lake_metrics.py "$airan" "$work/up.yaml" "$work/data" "http://127.0.0.1:$prom"
 python3 tests/sums.py "http://127.0.0.1:$admin" doors agent shards
