@@ -89,6 +89,9 @@ mod tests {
         store.next(1, Op::Put, "raw_from", Fault::Before);
         assert!(lake.raise_raw_from(90).await.is_err());
         assert_eq!(lake.raw_from().await.unwrap(), 80);
+        // As lakes have it since there are several.
+        let golden = lake.store().read(&Path::from("_retention/raw_from_each/80")).await.unwrap();
+        assert_eq!(golden.as_deref(), Some(&b"80"[..]));
         let named = lake.store().list(&Path::from(NOTES)).await.unwrap();
         assert!(named.len() <= STAY + 2, "{named:?}");
     }

@@ -284,6 +284,32 @@ async fn a_store_that_goes_away_pauses_and_loses_nothing() {
     assert_eq!(stored(&lake, 0).await, levels(0..50));
 }
 
+/// Scenario: a processor is told to stop while the store is away.
+/// Guarantees: it stops within its own time and says nothing false: what it could not commit is read again by the next one, once.
+#[tokio::test]
+async fn a_stop_while_the_store_is_away_is_in_time_and_loses_nothing() {
+    let mut site = Site::new(1);
+    site.settings.stop_within = "2s".parse().unwrap();
+    let lake = site.lake().await;
+    site.bus.append(0, site.rows(0..5));
+    let running = site.start(&lake).await;
+    until("the first rows are stored", || running.rows("stored") == 5).await;
+    let away = site.folder.path().join("away");
+    break_store(&site.path(), &away);
+    site.bus.append(0, site.rows(5..20));
+    until("it is not ready", || running.readiness.check().is_err()).await;
+    running.shutdown.cancel();
+    let within = Duration::from_secs(2) + Processor::LEAVES_WITHIN;
+    let ended = tokio::time::timeout(within, running.done).await.expect("stops in its own time");
+    ended.unwrap().unwrap();
+    mend_store(&site.path(), &away);
+    assert_eq!(stored(&lake, 0).await, levels(0..5));
+    let again = site.start(&lake).await;
+    until("the rest is stored", || again.rows("stored") == 20).await;
+    again.stop().await;
+    assert_eq!(stored(&lake, 0).await, levels(0..20));
+}
+
 /// The lake's folder is a file for a while.
 fn break_store(path: &Path, away: &Path) {
     std::fs::rename(path, away).unwrap();

@@ -1,5 +1,6 @@
-//! A lake as release 1 wrote it, kept as files in `tests/fixtures/v1/lake`: each later release proves with it that it reads every kind
-//! of file, and goes on where that one stopped.
+//! Lakes as earlier code wrote them, kept as files in `tests/fixtures/<version>/lake`: each release proves with them that it reads every
+//! kind of file, and goes on where they stop. `v2` has what `v1` has, and a Delta checkpoint, an erasure of version 2 with its request
+//! worked off and the windows noted.
 //!
 //! It was made by `cargo test --release -p airan -p airan-processor --lib -- --ignored write_the_lake_of_this_release`, which a
 //! release with new formats runs with a new folder; the old folders stay.
@@ -35,8 +36,11 @@ const STEPS: [i64; 3] = [20, 40, 50];
 /// What an erasure that release 1 had begun takes out: the row of second 3.
 const ERASED: &str = "level = 3";
 
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/v1/lake")
+/// All there are, the one that this release writes last.
+const VERSIONS: [&str; 2] = ["v1", "v2"];
+
+fn fixture(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(version).join("lake")
 }
 
 /// One row of node `a` at each of these seconds; the last second is followed by nothing, so the last windows stay open.
@@ -70,7 +74,7 @@ fn request() -> Request {
 }
 
 async fn lake(folder: &Path) -> Lake {
-    let settings = LakeSettings { path: folder.display().to_string(), ..lake_settings() };
+    let settings = LakeSettings { path: folder.display().to_string(), checkpoint_interval: 1, ..lake_settings() };
     Lake::open(&settings, Clock::fixed(second(60))).await.unwrap()
 }
 
@@ -98,11 +102,12 @@ async fn process(folder: &Path, bus: &MemoryBus, end: i64, is_done: impl AsyncFn
 }
 
 /// Makes the fixture: three processors, one after the other. The second works off a request; then everything is published, records
-/// are trimmed and an erasure is begun; the third takes late rows, restates, and dies before its last files had their place.
+/// are trimmed and an erasure is begun and comes to where it has noted windows; the third takes late rows, restates, and dies before its
+/// last files had their place.
 #[tokio::test]
-#[ignore = "writes tests/fixtures/v1/lake"]
+#[ignore = "writes tests/fixtures/v2/lake"]
 async fn write_the_lake_of_this_release() {
-    let folder = fixture();
+    let folder = fixture(VERSIONS[VERSIONS.len() - 1]);
     let _ = fs::remove_dir_all(&folder);
     let (bus, mut log) = (MemoryBus::new(1), log().into_iter());
     let mut next = |count: i64| log.by_ref().take(count as usize).collect::<Vec<_>>();
@@ -116,6 +121,14 @@ async fn write_the_lake_of_this_release() {
     assert!(old.publish(second(60)).await.unwrap().records > 0);
     let mut erasure = old.begin_erasure(ERASED, &[], second(60)).await.unwrap();
     old.erase(&mut erasure, second(60), |_| {}).await.unwrap();
+    let [settle, _] = erasure.requests(&["meters".to_owned()]).unwrap();
+    old.request(&settle).await.unwrap();
+    let (catalog, pipelines) = (catalog(), vec![meters(&catalog()).await]);
+    crate::restate_offline(&old, &settings(), &catalog, pipelines, "memory", &settle).await.unwrap();
+    let affected = erasure.affected_by(&["meter".to_owned()]);
+    assert!(old.note_windows(&erasure, "meters", &affected, second(60)).await.unwrap() > 0);
+    // A checkpoint is made when a publication finds one due.
+    old.publish(second(60)).await.unwrap();
 
     bus.append(0, next(STEPS[2] - STEPS[1]));
     let is_restated = async |lake: &Lake| windows(lake).await.iter().any(|window| window.0 == 10);
@@ -135,24 +148,30 @@ async fn is_worked_off(lake: &Lake) -> bool {
     progress.len() == 1 && progress[0].is_done
 }
 
-/// The names of all files below `folder`, with their folders.
-fn names(folder: &Path, found: &mut Vec<String>) {
+/// The names of all files below `folder`, from `root` on.
+fn names(root: &Path, folder: &Path, found: &mut Vec<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         match path.is_dir() {
-            true => names(&path, found),
-            false => found.push(path.strip_prefix(fixture()).unwrap().to_str().unwrap().to_owned()),
+            true => names(root, &path, found),
+            false => found.push(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned()),
         }
     }
 }
 
-/// Scenario: the lake of release 1 as it lies there.
+/// Scenario: the lakes as they lie there.
 /// Guarantees: it holds each kind of file that release wrote, so each is read by the tests; its shard state has every table, and this
 /// release reads out of them what happened.
 #[tokio::test]
-async fn the_lake_of_release_1_says_what_it_said() {
-    let mut found = Vec::new();
-    names(&fixture(), &mut found);
+async fn the_lakes_of_before_say_what_they_said() {
+    for version in VERSIONS {
+        says_what_it_said(version).await;
+    }
+}
+
+async fn says_what_it_said(version: &str) {
+    let (mut found, is_first) = (Vec::new(), version == VERSIONS[0]);
+    names(&fixture(version), &fixture(version), &mut found);
     let kinds = [
         ("_commits/", ".json"),
         ("_commits/", ".trimmed"),
@@ -168,16 +187,25 @@ async fn the_lake_of_release_1_says_what_it_said() {
         ("meter/date=2026-01-01/0-", ".parquet"),
         ("meters/_delta_log/", ".json"),
     ];
-    for (from, to) in kinds {
+    let since_v2 = [
+        ("meters/_delta_log/", ".checkpoint.parquet"),
+        ("meters/_delta_log/", "_last_checkpoint"),
+        ("_erasures/", ".windows"),
+        ("_requests/", "-settle.json"),
+    ];
+    for (from, to) in kinds.into_iter().chain(since_v2.into_iter().filter(|_| !is_first)) {
         assert!(found.iter().any(|name| name.starts_with(from) && name.ends_with(to)), "no {from}…{to} in {found:#?}");
     }
     let temp = tempfile::tempdir().unwrap();
-    copy(&fixture(), temp.path());
+    copy(&fixture(version), temp.path());
     let lake = lake(temp.path()).await;
     let mut wanted: Vec<f64> = (0..50).map(f64::from).collect();
     wanted.retain(|level| *level != 3.0);
     assert_eq!(levels(&lake).await, wanted);
-    assert_eq!(lake.requests().await.unwrap(), [request()]);
+    let requests = lake.requests().await.unwrap();
+    let settles = |of: &&Request| of.reason == RequestReason::Erase && of.id.ends_with("-settle");
+    assert!(requests.contains(&request()), "{requests:?}");
+    assert_eq!((requests.len(), requests.iter().filter(settles).count()), if is_first { (1, 0) } else { (2, 1) });
     let erasures = lake.erasures().await.unwrap();
     let [Erasure { condition, tables, affected, .. }] = &erasures[..] else { panic!("{erasures:?}") };
     assert_eq!((condition.as_str(), tables.len()), (ERASED, 0));
@@ -195,7 +223,12 @@ async fn the_lake_of_release_1_says_what_it_said() {
     let texts = ["stream", "node", "reason"].map(|column| late.text(0, column));
     assert_eq!((late.rows(), texts, late.count(0, "rows")), (1, [Some("meter"), Some("a"), Some("late")], 10));
     let requests = sheet("requests");
-    assert_eq!((requests.text(0, "request"), requests.int(0, "next")), (Some("old"), Some(second(30))));
+    let noted = (0..requests.rows()).map(|row| (requests.text(row, "request"), requests.int(row, "next")));
+    let noted: Vec<_> = noted.collect();
+    assert!(
+        noted.contains(&(Some("old"), Some(second(30)))) && noted.len() == if is_first { 1 } else { 2 },
+        "{noted:?}"
+    );
     let dirty = sheet("dirty");
     let mark = |row: usize| {
         let texts = ["pipeline", "site", "why"].map(|column| dirty.text(row, column).unwrap());
@@ -207,15 +240,21 @@ async fn the_lake_of_release_1_says_what_it_said() {
     assert_eq!(marks, [wanted("gaps", 0), wanted("gaps", 20), wanted("rises", 20)]);
 }
 
-/// Scenario: the lake of release 1, with a file still in staging, rows that came late, an erasure that was cut off, and a log that has
+/// Scenario: the lakes of before, each with a file still in staging, rows that came late, an erasure that was cut off, and a log that has
 /// gone on.
 /// Guarantees: this release claims the shard, builds up its open windows, goes on at the same offset, restates what is marked, and
 /// finishes the erasure; every row and window is there once, as if one release had done all of it.
 #[tokio::test]
-async fn the_lake_of_release_1_goes_on() {
+async fn the_lakes_of_before_go_on() {
+    for version in VERSIONS {
+        goes_on(version).await;
+    }
+}
+
+async fn goes_on(version: &str) {
     let temp = tempfile::tempdir().unwrap();
     let (old, new) = (temp.path().join("old"), temp.path().join("new"));
-    copy(&fixture(), &old);
+    copy(&fixture(version), &old);
     let end = ROWS + 1;
     let bus = || {
         let bus = MemoryBus::new(1);
@@ -241,7 +280,11 @@ async fn the_lake_of_release_1_goes_on() {
     let (old_windows, new_windows) = (windows(&old).await, windows(&new).await);
     assert_eq!(old_windows, new_windows);
     assert_eq!((old_windows[0], &old_windows[1..]), ((0, 9, 42.0, 9.0), &wanted[..]));
-    assert!(old.erasures().await.unwrap().is_empty() && old.requests().await.unwrap().is_empty());
+    for request in old.requests().await.unwrap() {
+        assert!(request.id.ends_with("-settle"), "{request:?}");
+        old.remove_request(&request.id).await.unwrap();
+    }
+    assert!(old.erasures().await.unwrap().is_empty());
     let report = old.check().await.unwrap();
     assert!(report.problems.is_empty(), "{:?}", report.problems.first().map(ToString::to_string));
 
