@@ -145,6 +145,7 @@ impl Case {
         let stops = join_all(site.victims.iter_mut().map(Victim::stop)).await;
         result.failures.extend(stops.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")));
         for victim in &site.victims {
+            result.kills.expelled += victim.told("membership was lost");
             let told = complaints(&victim.log());
             result.failures.extend(told.iter().filter(|line| line.contains("panicked at")).cloned());
             result.complaints.extend(told);

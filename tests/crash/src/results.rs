@@ -25,6 +25,9 @@ pub struct Kills {
     pub stopped: u64,
     /// SIGSTOP and SIGCONT.
     pub frozen: u64,
+    /// Times a member woke up, or came back, to hear that the group had given its partitions away.
+    #[serde(default)]
+    pub expelled: u64,
 }
 
 impl Kills {
@@ -38,6 +41,7 @@ impl Kills {
         self.sigkill += other.sigkill;
         self.stopped += other.stopped;
         self.frozen += other.frozen;
+        self.expelled += other.expelled;
         for (into, from) in [(&mut self.points, &other.points), (&mut self.unreached, &other.unreached)] {
             from.iter().for_each(|(name, count)| *into.entry(name.clone()).or_default() += count);
         }
@@ -135,11 +139,12 @@ pub fn totals(cases: &[CaseResult]) -> String {
         let never: Vec<String> =
             never_died_at(mode, late, cases).into_iter().map(|name| format!("{name}{}", asked(name))).collect();
         text.push_str(&format!(
-            "\n{}: {} cases, {} kills, {} freezes; {} of {} points were died at: {}\n{}: never died at: {}",
+            "\n{}: {} cases, {} kills, {} freezes, {} members expelled; {} of {} points were died at: {}\n{}: never died at: {}",
             mode.name(),
             of_mode.len(),
             kills.total(),
             kills.frozen,
+            kills.expelled,
             died.len(),
             points.len(),
             died.join(", "),

@@ -218,6 +218,12 @@ impl Victim {
         }
     }
 
+    /// How many lines of its log hold `text`.
+    pub fn told(&self, text: &str) -> u64 {
+        let told = std::fs::read_to_string(self.log()).unwrap_or_default();
+        told.lines().filter(|line| line.contains(text)).count() as u64
+    }
+
     /// Whether the end of its log holds `text`.
     fn says(&self, text: &str) -> bool {
         let said = std::fs::read_to_string(self.log()).unwrap_or_default();
