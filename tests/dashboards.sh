@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The dashboards of deploy/grafana over the demo site: a real Prometheus scrapes `airan up --demo`, with the shipped rules, and is asked
 # what each panel asks (dashboards.py). Windows of a minute have to close before the last panels have data. Then what it holds of
-# each pipeline is compared with the lake (lake_metrics.py), and the sums of doors, agent and shards are (sums.py).
+# each pipeline is compared with the lake (lake_metrics.py), the labels that rules and panels name with those there are (labels.py), and
+# the sums of doors, agent and shards are (sums.py). Demos begun before each trouble of the bad day show it (bad_day.py).
 #
 # Needs prometheus (Debian's package), curl, and python3 with venv.
 #
@@ -40,8 +41,14 @@ for ready in "http://127.0.0.1:$admin/readyz" "http://127.0.0.1:$prom/-/ready"; 
     timeout 120 bash -c "until curl -fsS $ready >/dev/null 2>&1; do sleep 0.2; done" ||
         { echo "FAIL not within 120s: $ready"; exit 1; }
 done
+# Beside what follows, which mostly waits for windows too.
+python3 tests/bad_day.py "$airan" >"$work/bad_day.log" 2>&1 &
+bad_day=$!
+pids+=("$bad_day")
 python3 tests/dashboards.py "http://127.0.0.1:$prom" 420
 curl -fsS "http://127.0.0.1:$admin/metrics" >"$work/metrics.txt"
 "$venv/bin/python" tests/labels.py "$work/metrics.txt"
 "$venv/bin/python" tests/lake_metrics.py "$airan" "$work/up.yaml" "$work/data" "http://127.0.0.1:$prom"
 python3 tests/sums.py "http://127.0.0.1:$admin" doors agent shards
+wait "$bad_day" || { echo "FAIL the demo's bad day"; exit 1; }
+cat "$work/bad_day.log"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # What airan writes and serves, read by the programs that others will read it with: Prometheus and promtool on /metrics while
-# `airan up` runs, compared with the lake, and what Prometheus sends back by remote write; the shipped rules and dashboards; the
-# pyarrow example that pushes (arrow_push.py); then DuckDB, Polars, pandas, pyarrow and deltalake on the lake's files and Delta
-# tables (readers.py), whose logs begin with a checkpoint, and every value of every column (values.py), compared with `airan query`;
-# the order of rows in what `airan lake compact` made (sorted.py) and the report of
-# `airan lake erase` (erasure.py).
+# `airan up` runs, compared with the lake, and what Prometheus sends by remote write, also of a target that stops (remote_write.py); the
+# shipped rules and dashboards; the pyarrow example that pushes (arrow_push.py); then DuckDB, Polars, pandas, pyarrow and deltalake on
+# the lake's files and Delta tables (readers.py), whose logs begin with a checkpoint, and every value of every column (values.py),
+# compared with `airan query`; the order of rows in what `airan lake compact` made (sorted.py) and the report of `airan lake erase`
+# (erasure.py).
 #
 # Needs prometheus and promtool (Debian's package `prometheus`), curl, and python3 with venv; the Python readers go into a venv
 # in the cache folder.
@@ -45,7 +45,7 @@ json() { python3 -c "import json, sys; x = json.load(sys.stdin); print($1)"; }
 
 query() { "$airan" query --config "$work/up.yaml" --data "$work/data" --format json "$1"; }
 
-read -r http grpc admin prom < <(free_ports 4)
+read -r http grpc admin prom target < <(free_ports 5)
 
 cat >"$work/up.yaml" <<YAML
 node: readers
@@ -137,11 +137,18 @@ remote_write:
 scrape_configs:
   - job_name: airan
     static_configs: [{targets: ["127.0.0.1:$admin"]}]
+  - job_name: exporter
+    static_configs: [{targets: ["127.0.0.1:$target"]}]
 YAML
 promtool check config "$work/prometheus.yml" >/dev/null
 prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/tsdb" \
     --web.listen-address="127.0.0.1:$prom" >"$work/prometheus.log" 2>&1 &
 pids+=($!)
+# Beside what follows: it takes half a minute, most of which it waits.
+"$venv/bin/python" tests/remote_write.py "$target" "http://127.0.0.1:$prom" "http://127.0.0.1:$admin" \
+    "$airan" --config "$work/up.yaml" --data "$work/data" >"$work/remote_write.log" 2>&1 &
+remote_write=$!
+pids+=("$remote_write")
 # promql EXPRESSION: its first value, or a failure where it has none.
 promql() {
     curl -fsS --get --data-urlencode "query=$1" "http://127.0.0.1:$prom/api/v1/query" |
@@ -152,7 +159,7 @@ until_it "Prometheus scrapes airan" promql_is 'up{job="airan"}' 1
 until_it "Prometheus has this host's load" promql 'airan_host_cpu_utilization_ratio{node="readers"}'
 commits_go_on() { promql 'rate(airan_lake_commits_total[10s]) > 0'; }
 until_it "Prometheus sees commits go on" commits_go_on
-last_error=$(curl -fsS "http://127.0.0.1:$prom/api/v1/targets" | json 'x["data"]["activeTargets"][0]["lastError"]')
+last_error=$(curl -fsS "http://127.0.0.1:$prom/api/v1/targets" | json '[t["lastError"] for t in x["data"]["activeTargets"] if t["labels"]["job"] == "airan"][0]')
 [ -z "$last_error" ] || { echo "FAIL Prometheus: $last_error"; exit 1; }
 samples=$(grep -vc '^#' "$work/metrics.txt")
 scraped=$(promql 'scrape_samples_scraped{job="airan"}')
@@ -182,7 +189,7 @@ until_it "what Prometheus shows of this host are the values of its windows in th
 # What Prometheus has sent, it has sent once: its own samples of a series, instant by instant, are the rows in the lake.
 sent_is_stored() {
     curl -fsS --get --data-urlencode 'query=up{job="airan"}[5m]' "http://127.0.0.1:$prom/api/v1/query" >"$work/up.json"
-    query "SELECT CAST(ts AS BIGINT) AS ts, value FROM sample WHERE name = 'up' AND source = 'remote_write/1'
+    query "SELECT CAST(ts AS BIGINT) AS ts, value FROM sample WHERE name = 'up' AND source = 'remote_write/1' AND attributes['job'] = 'airan'
            ORDER BY ts" >"$work/up_rows.json"
     python3 - "$work/up.json" "$work/up_rows.json" <<'PYTHON'
 import json
@@ -197,6 +204,8 @@ assert len(sent) >= 10 and sent == stored, (sent, stored)
 PYTHON
 }
 until_it "what Prometheus sends by remote write is stored, each sample once" sent_is_stored
+wait "$remote_write" || { echo "FAIL a target that stops, over remote write"; exit 1; }
+cat "$work/remote_write.log"
 
 python3 tests/sums.py "http://127.0.0.1:$admin" doors agent shards
 
