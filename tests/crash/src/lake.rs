@@ -71,12 +71,12 @@ pub struct Numbered {
 pub struct Foreign {
     /// Identities of raw rows, through Delta.
     pub delta_rows: Vec<String>,
-    /// Identities of raw rows, through a glob.
-    pub files_rows: Vec<String>,
+    /// Identities of raw rows, through a glob; of a lake on a disk.
+    pub files_rows: Option<Vec<String>>,
     /// Windows of all revisions, through Delta.
     pub delta_windows: Vec<String>,
-    /// Windows of all revisions, through a glob.
-    pub files_windows: Vec<String>,
+    /// Windows of all revisions, through a glob; of a lake on a disk.
+    pub files_windows: Option<Vec<String>>,
 }
 
 /// The lake of a site.
@@ -129,10 +129,14 @@ impl Lake {
         self.run(vec!["lake".into(), "expire".into(), "--config".into(), self.reader.into()]).await
     }
 
-    /// What deltalake and a glob see, by a Python that has deltalake.
-    pub async fn foreign(&self, python: &Path) -> Result<Foreign> {
+    /// What deltalake and a glob see, by a Python that has deltalake; `bucket` is the lake's URL there and the endpoint.
+    pub async fn foreign(&self, python: &Path, bucket: Option<(&str, &str)>) -> Result<Foreign> {
         let mut command = Command::new(python);
-        command.args(["-c", include_str!("../delta_rows.py"), "data/lake"]).current_dir(&self.folder);
+        command.args(["-c", include_str!("../delta_rows.py")]).current_dir(&self.folder);
+        match bucket {
+            Some((url, endpoint)) => command.args([url, endpoint]),
+            None => command.arg("data/lake"),
+        };
         let text = output("delta_rows.py", command).await?;
         Ok(serde_json::from_str(&text)?)
     }

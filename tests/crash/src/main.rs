@@ -238,7 +238,7 @@ fn line(case: &CaseResult) -> String {
         case.seconds,
         if case.failures.is_empty() { "" } else { "  FAILED" },
     );
-    for failure in case.failures.iter().chain(&case.complaints) {
+    for failure in &case.failures {
         text.push_str(&format!("\n    {failure}"));
     }
     if let Some(folder) = &case.folder {

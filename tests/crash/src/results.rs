@@ -82,8 +82,6 @@ pub struct CaseResult {
     pub seconds: f64,
     /// Everything wrong, a line each. Empty: the case passed.
     pub failures: Vec<String>,
-    /// Errors in the victims' logs.
-    pub complaints: Vec<String>,
     /// Where the case is kept, if it failed.
     pub folder: Option<String>,
 }
@@ -204,7 +202,6 @@ mod tests {
             late: 0,
             seconds: 1.5,
             failures: Vec::new(),
-            complaints: Vec::new(),
             folder: None,
         }
     }

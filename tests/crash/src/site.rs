@@ -178,9 +178,15 @@ fn lake(given: &Given, name: &str) -> Result<String> {
     }
     let Some(endpoint) = &given.s3 else { bail!("this mode needs --s3 URL") };
     Ok(format!(
-        "lake: {{path: \"s3://airan/{name}\", options: {{aws_endpoint: \"{endpoint}\", aws_region: us-east-1, \
-         aws_access_key_id: test, aws_secret_access_key: test, aws_allow_http: \"true\"}}{LAKE}}}\n"
+        "lake: {{path: \"{}\", options: {{aws_endpoint: \"{endpoint}\", aws_region: us-east-1, \
+         aws_access_key_id: test, aws_secret_access_key: test, aws_allow_http: \"true\"}}{LAKE}}}\n",
+        in_bucket(name)
     ))
+}
+
+/// Where the lake of this name is in the bucket.
+pub fn in_bucket(name: &str) -> String {
+    format!("s3://airan/{name}")
 }
 
 fn inventory() -> String {
