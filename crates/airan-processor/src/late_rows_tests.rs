@@ -209,28 +209,37 @@ async fn a_request_over_empty_years_is_done_in_a_few_commits() {
     assert!(windows == 4 && found.len() == windows && found.iter().all(|row| row.3 == 1), "{found:?}");
 }
 
-/// Scenario: a pipeline is corrected so that a group, all there is of a window, is no longer in its result, and its windows are
-/// computed again, twice; files are merged; then the pipeline is as it was, and they are computed once more.
-/// Guarantees: W2; nobody sees the group as current while the window has none; that it has none is said once, in a revision of its
-/// own, with the region; revisions go on from there; the lake is sound.
-#[tokio::test]
-async fn a_window_that_is_left_without_a_group_is_no_longer_shown() {
+/// A site with a row a second, and what its processor left: four windows of 10 s.
+async fn with_four_windows() -> (Site, Lake) {
     let site = Site::new(1);
     let lake = site.lake().await;
     site.bus.append(0, site.rows(0..60));
     let running = site.start(&lake).await;
     until_latest(&lake, &[(0, 10, 9, 0), (10, 10, 10, 0), (20, 10, 10, 0), (30, 10, 10, 0)]).await;
     running.stop().await;
+    (site, lake)
+}
+
+/// Computes the windows of the first `seconds` again, by this pipeline and without a processor.
+async fn backfill(site: &Site, lake: &Lake, pipeline: &Pipeline, seconds: i64) -> crate::OfflineReport {
+    let request = airan_lake::Request::new(airan_lake::RequestReason::Backfill, T0, T0 + seconds * 1_000_000, 0);
+    let (settings, pipelines) = (&site.settings, vec![pipeline.clone()]);
+    crate::restate_offline(lake, settings, &site.catalog, pipelines, "memory", &request).await.unwrap()
+}
+
+/// Scenario: a pipeline is corrected so that a group, all there is of a window, is no longer in its result, and its windows are
+/// computed again, twice; files are merged; then the pipeline is as it was, and they are computed once more.
+/// Guarantees: W2; nobody sees the group as current while the window has none; that it has none is said once, in a revision of its
+/// own, with the region; revisions go on from there; the lake is sound.
+#[tokio::test]
+async fn a_window_that_is_left_without_a_group_is_no_longer_shown() {
+    let (site, lake) = with_four_windows().await;
     let sql = "SELECT tumble(ts, INTERVAL '10 seconds') AS window_start, site, node, part, count(level) AS readings,
         sum(level) AS level_sum, max(level) AS level_max, sum(total_increase) AS total,
         sum(total_increase_seconds) AS total_seconds, sum(whole_increase) AS whole
         FROM meter WHERE level < 10 OR level >= 20 GROUP BY tumble(ts, INTERVAL '10 seconds'), site, node, part";
     let corrected = crate::testing::pipeline(&site.catalog, "meters", sql, " []").await;
-    let again = async |pipeline: &crate::setup::Pipeline| {
-        let request = airan_lake::Request::new(airan_lake::RequestReason::Backfill, T0, T0 + 30_000_000, 0);
-        let pipelines = vec![pipeline.clone()];
-        crate::restate_offline(&lake, &site.settings, &site.catalog, pipelines, "memory", &request).await.unwrap()
-    };
+    let again = async |pipeline: &Pipeline| backfill(&site, &lake, pipeline, 30).await;
     let starts = async || latest(&lake).await.into_iter().map(|row| (row.0, row.3)).collect::<Vec<_>>();
     let said = async || {
         let context = airan_window::session_context();
@@ -249,7 +258,6 @@ async fn a_window_that_is_left_without_a_group_is_no_longer_shown() {
     assert_eq!(starts().await, [(0, 2), (20, 2), (30, 0)]);
     again(&meters(&site.catalog).await).await;
     assert_eq!(starts().await, [(0, 3), (10, 2), (20, 3), (30, 0)]);
-    // A claim gives names to what was staged when its record was made, merged since or not; the next pass makes that right.
     let fresh = site.lake().await;
     fresh.publish(T0 + 2 * DAY).await.unwrap();
     let checked = fresh.check().await.unwrap();
@@ -261,22 +269,13 @@ async fn a_window_that_is_left_without_a_group_is_no_longer_shown() {
 /// their own end, and all rows are in the windows of now.
 #[tokio::test]
 async fn windows_of_another_width_leave_with_a_backfill() {
-    let site = Site::new(1);
-    let lake = site.lake().await;
-    site.bus.append(0, site.rows(0..60));
-    let running = site.start(&lake).await;
-    until_latest(&lake, &[(0, 10, 9, 0), (10, 10, 10, 0), (20, 10, 10, 0), (30, 10, 10, 0)]).await;
-    running.stop().await;
+    let (site, lake) = with_four_windows().await;
     let sql = "SELECT tumble(ts, INTERVAL '20 seconds') AS window_start, site, node, part, count(level) AS readings,
         sum(level) AS level_sum, max(level) AS level_max, sum(total_increase) AS total,
         sum(total_increase_seconds) AS total_seconds, sum(whole_increase) AS whole
         FROM meter GROUP BY tumble(ts, INTERVAL '20 seconds'), site, node, part";
     let wider = crate::testing::pipeline(&site.catalog, "meters", sql, " []").await;
-    let again = async |pipeline: &crate::setup::Pipeline| {
-        let request = airan_lake::Request::new(airan_lake::RequestReason::Backfill, T0, T0 + 40_000_000, 0);
-        let pipelines = vec![pipeline.clone()];
-        crate::restate_offline(&lake, &site.settings, &site.catalog, pipelines, "memory", &request).await.unwrap()
-    };
+    let again = async |pipeline: &Pipeline| backfill(&site, &lake, pipeline, 40).await;
     // (start, seconds, revision) of the rows that `filter` leaves.
     let windows = async |table: &str, filter: &str| {
         let context = airan_window::session_context();

@@ -47,25 +47,20 @@ pub(crate) fn routes(entrance: Entrance) -> Router {
 }
 
 async fn metrics(State(entrance): State<Entrance>, request: Request<Body>) -> Response {
-    otlp(&entrance, Signal::Metrics, metrics_meaning, request).await
+    otlp(&entrance, Signal::Metrics, request).await
 }
 
 async fn logs(State(entrance): State<Entrance>, request: Request<Body>) -> Response {
-    otlp(&entrance, Signal::Logs, logs_meaning, request).await
+    otlp(&entrance, Signal::Logs, request).await
 }
 
-async fn otlp(
-    entrance: &Entrance,
-    signal: Signal,
-    meaning: fn(&HeaderMap) -> Result<Meant, Refusal>,
-    request: Request<Body>,
-) -> Response {
+async fn otlp(entrance: &Entrance, signal: Signal, request: Request<Body>) -> Response {
     // Errors about the content type itself are answered in JSON, which a person can read.
     let encoding = match otlp_encoding(request.headers()) {
         Ok(encoding) => encoding,
         Err(_) => OtlpEncoding::Json,
     };
-    let outcome = receive(entrance, Door::OtlpHttp, request, meaning).await;
+    let outcome = receive(entrance, Door::OtlpHttp, request, |headers| otlp_meaning(headers, signal)).await;
     counted(entrance, Door::OtlpHttp, answer::otlp(signal, encoding, &outcome))
 }
 
@@ -118,14 +113,6 @@ fn otlp_encoding(headers: &HeaderMap) -> Result<OtlpEncoding, Refusal> {
             message: "the content type is neither application/x-protobuf nor application/json".to_owned(),
         }),
     }
-}
-
-fn metrics_meaning(headers: &HeaderMap) -> Result<Meant, Refusal> {
-    otlp_meaning(headers, Signal::Metrics)
-}
-
-fn logs_meaning(headers: &HeaderMap) -> Result<Meant, Refusal> {
-    otlp_meaning(headers, Signal::Logs)
 }
 
 fn otlp_meaning(headers: &HeaderMap, signal: Signal) -> Result<Meant, Refusal> {

@@ -143,7 +143,7 @@ pub(crate) async fn receive(
     entrance: &Entrance,
     door: Door,
     request: Request<Body>,
-    meaning: fn(&HeaderMap) -> Result<Meant, Refusal>,
+    meaning: impl FnOnce(&HeaderMap) -> Result<Meant, Refusal>,
 ) -> Result<Ack, Refusal> {
     let (head, body) = request.into_parts();
     let (intake, body) = enter(entrance, &head.headers, body).await?;
