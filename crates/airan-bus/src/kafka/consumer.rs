@@ -14,6 +14,11 @@
 //! coordinator afterwards, under the member's old id: offsets it reported are sent again and again. The coordinator takes that for
 //! another process of the same name and fences, which librdkafka takes for fatal. Such a member is put away and another one joins in
 //! its place, once all shards have let go (`shut_out`); where nobody was cut off, or it goes on, it is what it looks like.
+//!
+//! librdkafka numbers what it is asked for a partition, and of two requests that overlap drops the one with the lower number for
+//! good: paused while it begins to fetch, a partition is never fetched (its issue 2190), and resumed while a rebalance begins, it stays
+//! paused (5591). So it is asked to pause only what has given a message since it was sought; the message with which a paused partition
+//! begins is kept until it is resumed (`take`). After each rebalance all are told once more (`assure`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -71,8 +76,10 @@ pub(super) struct KafkaConsumer {
     // Taken when it leaves.
     consumer: Option<Arc<StreamConsumer<Notes>>>,
     inbox: Arc<Inbox>,
-    // What librdkafka fetches, and the offset that comes next.
-    reading: BTreeMap<i32, i64>,
+    // What librdkafka fetches.
+    reading: BTreeMap<i32, Reading>,
+    // Messages with which paused partitions have begun.
+    kept: BTreeMap<i32, Received>,
     assigned: BTreeSet<i32>,
     // Revocations that wait for `released`, and seeks that wait for them.
     revoked: BTreeSet<i32>,
@@ -86,6 +93,17 @@ pub(super) struct KafkaConsumer {
     rejoined: VecDeque<Instant>,
 }
 
+/// A partition that librdkafka fetches.
+struct Reading {
+    // The offset that comes next.
+    due: i64,
+    // A message has come since it was sought.
+    has_begun: bool,
+    is_paused: bool,
+    // librdkafka was asked to pause it.
+    is_asked: bool,
+}
+
 /// What the callbacks noted.
 #[derive(Default)]
 struct Inbox {
@@ -96,6 +114,8 @@ struct Inbox {
 #[derive(Default)]
 struct Noted {
     events: VecDeque<Event>,
+    // There was a rebalance, and `assure` has not been called since.
+    has_rebalanced: bool,
     // Partitions that librdkafka fetches, for the last unassignment when the consumer leaves.
     fetched: BTreeSet<i32>,
     is_leaving: bool,
@@ -168,6 +188,7 @@ impl ConsumerContext for Notes {
             notes.lost = Some(Instant::now());
         }
         notes.is_lost = lost || (notes.is_lost && !is_assignment);
+        notes.has_rebalanced = true;
         if !notes.is_leaving && !is_empty {
             notes.events.push_back(match is_assignment {
                 true => Event::Assigned(partitions),
@@ -205,6 +226,7 @@ impl KafkaConsumer {
             consumer: Some(Arc::new(consumer)),
             inbox,
             reading: BTreeMap::new(),
+            kept: BTreeMap::new(),
             assigned: BTreeSet::new(),
             revoked: BTreeSet::new(),
             deferred: BTreeMap::new(),
@@ -246,6 +268,7 @@ impl KafkaConsumer {
             let _ = std::thread::Builder::new().name("airan-leave".to_owned()).spawn(move || drop(consumer));
         }
         self.reading.clear();
+        self.kept.clear();
         self.deferred.clear();
         self.has_lost_range = false;
         let lost: Vec<i32> = std::mem::take(&mut self.assigned).into_iter().collect();
@@ -271,6 +294,7 @@ impl KafkaConsumer {
                 for partition in partitions {
                     self.assigned.remove(partition);
                     self.deferred.remove(partition);
+                    self.kept.remove(partition);
                 }
                 self.revoked.extend(partitions);
             }
@@ -279,19 +303,69 @@ impl KafkaConsumer {
         Some(event)
     }
 
-    /// The message, if it is the one that is due: what is left of an earlier place is dropped.
+    /// The message, if it is the one that is due: what is left of an earlier place is dropped. What a paused partition begins with is
+    /// kept.
     fn take(&mut self, message: &BorrowedMessage<'_>) -> Option<Received> {
         let (partition, offset) = (message.partition(), message.offset());
-        let due = self.reading.get_mut(&partition)?;
-        if offset < *due || self.revoked.contains(&partition) {
+        let reading = self.reading.get_mut(&partition)?;
+        if offset < reading.due || self.revoked.contains(&partition) {
             return None;
         }
-        *due = offset + 1;
+        reading.due = offset + 1;
+        let is_first = !std::mem::replace(&mut reading.has_begun, true);
+        let is_kept = is_first && reading.is_paused;
         Counters::add(&self.shared.counters.received, 1);
-        Some(match self.contents {
+        let received = match self.contents {
             Contents::Ours => received(message),
             Contents::Others => at_its_place(message, |payload| Message::Foreign { reason: String::new(), payload }),
-        })
+        };
+        if !is_kept {
+            return Some(received);
+        }
+        self.kept.insert(partition, received);
+        self.ask(partition);
+        None
+    }
+
+    /// A message that was kept, of a partition that goes on.
+    fn let_go(&mut self) -> Option<Event> {
+        let is_paused = |partition: &i32| self.reading.get(partition).is_some_and(|reading| reading.is_paused);
+        let partition = self.kept.keys().copied().find(|partition| !is_paused(partition))?;
+        self.kept.remove(&partition).map(Event::Message)
+    }
+
+    /// After a rebalance, says again which partitions are paused: what was said while it began may have been lost.
+    fn assure(&mut self) {
+        if !self.revoked.is_empty() || !std::mem::take(&mut self.inbox.notes().has_rebalanced) {
+            return;
+        }
+        let (asked, others): (Vec<_>, Vec<_>) = self.reading.iter().partition(|(_, reading)| reading.is_asked);
+        let others = others.into_iter().filter(|(_, reading)| reading.has_begun);
+        self.pauses(asked.into_iter().map(|(partition, _)| *partition), true);
+        self.pauses(others.map(|(partition, _)| *partition), false);
+    }
+
+    /// Asks librdkafka to pause partitions, or to let them go on.
+    fn pauses(&self, partitions: impl Iterator<Item = i32>, is_paused: bool) {
+        let Some(consumer) = &self.consumer else { return };
+        let list = list_of(&self.shared.topic, partitions);
+        if list.count() == 0 {
+            return;
+        }
+        if let Err(error) = if is_paused { consumer.pause(&list) } else { consumer.resume(&list) } {
+            let partitions: Vec<i32> = list.elements().iter().map(|of| of.partition()).collect();
+            tracing::warn!(?partitions, is_paused, error = %producer::short(&error), "partitions could not be paused or resumed");
+        }
+    }
+
+    /// Asks librdkafka, where it may be asked, for what is wanted of a partition.
+    fn ask(&mut self, partition: i32) {
+        let Some(reading) = self.reading.get_mut(&partition) else { return };
+        let is_paused = reading.is_paused;
+        if reading.has_begun && reading.is_asked != is_paused {
+            reading.is_asked = is_paused;
+            self.pauses([partition].into_iter(), is_paused);
+        }
     }
 
     /// The offsets that the group has reported, of those partitions for which it has.
@@ -372,23 +446,41 @@ impl KafkaConsumer {
     async fn find_lost_range(&mut self) -> Result<Option<Event>, ConsumeError> {
         let is_read = |partition: &i32| !self.deferred.contains_key(partition) && !self.revoked.contains(partition);
         let reading = self.reading.iter().filter(|(partition, _)| is_read(partition));
-        let reading: Vec<(i32, i64)> = reading.map(|(partition, due)| (*partition, *due)).collect();
-        for (partition, wanted) in reading {
+        let place = |(partition, reading): (&i32, &Reading)| {
+            let wanted = self.kept.get(partition).map_or(reading.due, |kept| kept.offset);
+            (*partition, wanted, reading.is_paused)
+        };
+        let places: Vec<(i32, i64, bool)> = reading.map(place).collect();
+        for (partition, wanted, is_paused) in places {
             let (first, next) = self.shared.offsets(partition).await?;
             if wanted < first || wanted > next {
                 self.stop_reading([partition]);
                 return Ok(Some(Event::OutOfRange { partition, wanted, first, next }));
             }
-            self.read_from(partition, wanted)?;
+            self.read_from(partition, wanted, is_paused)?;
         }
         self.has_lost_range = false;
         Ok(None)
     }
 
+    /// Those of the partitions that are fetched; they are not known as such any more.
+    fn forget(&mut self, partitions: impl IntoIterator<Item = i32>) -> Vec<i32> {
+        let mut known = Vec::new();
+        for partition in partitions {
+            self.kept.remove(&partition);
+            let Some(reading) = self.reading.remove(&partition) else { continue };
+            if reading.is_asked {
+                // A pause would outlive the assignment.
+                self.pauses([partition].into_iter(), false);
+            }
+            known.push(partition);
+        }
+        known
+    }
+
     /// Takes partitions out of what is fetched.
     fn stop_reading(&mut self, partitions: impl IntoIterator<Item = i32>) {
-        let known: Vec<i32> =
-            partitions.into_iter().filter(|partition| self.reading.remove(partition).is_some()).collect();
+        let known = self.forget(partitions);
         if known.is_empty() {
             return;
         }
@@ -399,18 +491,19 @@ impl KafkaConsumer {
         });
         drop(notes);
         let list = list_of(&self.shared.topic, known.iter().copied());
-        // A pause would outlive the assignment.
-        let _ = consumer.resume(&list);
         if let Err(error) = consumer.incremental_unassign(&list) {
             tracing::warn!(partitions = ?known, error = %producer::short(&error), "partitions could not be put down");
         }
     }
 
-    fn read_from(&mut self, partition: i32, offset: i64) -> Result<(), ConsumeError> {
+    fn read_from(&mut self, partition: i32, offset: i64, is_paused: bool) -> Result<(), ConsumeError> {
         if !self.revoked.is_empty() && self.reading.contains_key(&partition) {
             // Taking it out now would look to librdkafka like the answer to the revocation.
             self.deferred.insert(partition, offset);
-            self.reading.insert(partition, i64::MAX);
+            self.kept.remove(&partition);
+            if let Some(reading) = self.reading.get_mut(&partition) {
+                (reading.due, reading.is_paused) = (i64::MAX, is_paused);
+            }
             return Ok(());
         }
         self.stop_reading([partition]);
@@ -420,19 +513,14 @@ impl KafkaConsumer {
         list.add_partition_offset(&self.shared.topic, partition, Offset::Offset(offset)).map_err(unavailable)?;
         consumer.incremental_assign(&list).map_err(unavailable)?;
         self.inbox.notes().fetched.insert(partition);
-        self.reading.insert(partition, offset);
+        self.reading.insert(partition, Reading { due: offset, has_begun: false, is_paused, is_asked: false });
         Ok(())
     }
 
-    fn of_one(
-        &self,
-        partition: i32,
-        what: &str,
-        act: impl FnOnce(&StreamConsumer<Notes>, &TopicPartitionList) -> KafkaResult<()>,
-    ) {
-        let Some(consumer) = self.consumer.as_ref().filter(|_| self.reading.contains_key(&partition)) else { return };
-        if let Err(error) = act(consumer, &list_of(&self.shared.topic, [partition])) {
-            tracing::warn!(partition, error = %producer::short(&error), "cannot {what} a partition");
+    fn want(&mut self, partition: i32, is_paused: bool) {
+        if let Some(reading) = self.reading.get_mut(&partition) {
+            reading.is_paused = is_paused;
+            self.ask(partition);
         }
     }
 
@@ -486,6 +574,10 @@ impl Consumer for KafkaConsumer {
             if let Some(event) = self.noted().or_else(|| self.down()) {
                 return Ok(event);
             }
+            self.assure();
+            if let Some(event) = self.let_go() {
+                return Ok(event);
+            }
             if self.has_lost_range
                 && let Some(event) = self.find_lost_range().await?
             {
@@ -515,20 +607,19 @@ impl Consumer for KafkaConsumer {
         if !self.assigned.contains(&partition) {
             return Err(ConsumeError::NotAssigned { partition });
         }
-        self.read_from(partition, offset)
+        self.read_from(partition, offset, false)
     }
 
     fn pause(&mut self, partition: i32) {
-        self.of_one(partition, "pause", |consumer, list| consumer.pause(list));
+        self.want(partition, true);
     }
 
     fn resume(&mut self, partition: i32) {
-        self.of_one(partition, "resume", |consumer, list| consumer.resume(list));
+        self.want(partition, false);
     }
 
     fn released(&mut self, partitions: &[i32]) {
-        let known: Vec<i32> =
-            partitions.iter().copied().filter(|partition| self.reading.remove(partition).is_some()).collect();
+        let known = self.forget(partitions.iter().copied());
         let mut notes = self.inbox.notes();
         for partition in partitions {
             self.revoked.remove(partition);
@@ -537,14 +628,14 @@ impl Consumer for KafkaConsumer {
         drop(notes);
         let Some(consumer) = &self.consumer else { return };
         let list = list_of(&self.shared.topic, known);
-        let _ = consumer.resume(&list);
         // Also when nothing of it was fetched: librdkafka waits for the answer.
         if let Err(error) = consumer.incremental_unassign(&list) {
             tracing::warn!(?partitions, error = %producer::short(&error), "revoked partitions could not be given up");
         }
         if self.revoked.is_empty() {
             for (partition, offset) in std::mem::take(&mut self.deferred) {
-                if let Err(error) = self.read_from(partition, offset) {
+                let is_paused = self.reading.get(&partition).is_some_and(|reading| reading.is_paused);
+                if let Err(error) = self.read_from(partition, offset, is_paused) {
                     tracing::warn!(partition, offset, %error, "cannot go to the offset");
                 }
             }

@@ -77,6 +77,45 @@ async fn kafka_mock_messages_come_back_from_where_they_are_sought() {
     assert_eq!((counts.sent, counts.sent_bytes, counts.received, counts.waiting), (8, 501, 7, 0));
 }
 
+/// Scenario: partitions of a topic are sought over and over, paused at once and resumed a moment later, while offsets are reported
+/// (librdkafka begins to fetch when they have been, so that it does so while it is asked to pause).
+/// Guarantees: B2; nothing comes while they are paused, and each gives its messages, in order, once it is resumed.
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_mock_a_partition_paused_before_it_is_fetched_goes_on() {
+    const PARTITIONS: i32 = 16;
+    let cluster = cluster(PARTITIONS);
+    let bus = bus(&cluster, PARTITIONS as u16, &[]);
+    for partition in 0..PARTITIONS {
+        for _ in 0..2 {
+            bus.send(partition, Message::Tick).await.unwrap();
+        }
+    }
+    let mut consumer = bus.consumer().await.unwrap();
+    assert_eq!(assigned(&mut *consumer).await.len(), PARTITIONS as usize);
+    for round in 0..24 {
+        for partition in 0..PARTITIONS {
+            consumer.report(partition, 0);
+            consumer.seek(partition, 0).unwrap();
+            // Waits between nothing and as long as librdkafka takes to begin.
+            std::thread::sleep(Duration::from_micros(50 * (round % 8)));
+            consumer.pause(partition);
+        }
+        for _ in 0..round % 4 {
+            let event = consumer.next(TURN).await.unwrap();
+            assert!(matches!(event, Event::Idle), "round {round}: {event:?}");
+        }
+        (0..PARTITIONS).for_each(|partition| consumer.resume(partition));
+        let mut next = vec![0; PARTITIONS as usize];
+        while next.iter().any(|next| *next < 2) {
+            let received = message(&mut *consumer).await;
+            let next = &mut next[received.partition as usize];
+            assert_eq!(received.offset, *next, "round {round}, partition {}", received.partition);
+            *next += 1;
+        }
+    }
+    consumer.close().await;
+}
+
 /// Scenario: a second consumer joins, is kept waiting, is let in; then the first one leaves.
 /// Guarantees: B4; a partition is with one consumer at a time, and the ones that stay go on where they were.
 #[tokio::test(flavor = "multi_thread")]
