@@ -12,10 +12,13 @@ mod whole {
     mod damage;
     mod edge;
     mod fleet;
+    #[path = "../folder_copy.rs"]
+    mod folder_copy;
     mod kafka;
     mod kafka_in;
     mod kafka_many;
     mod look;
+    mod repair;
     mod samples;
     mod site;
     mod up;

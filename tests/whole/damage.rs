@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::edge::Edge;
+use super::folder_copy::copy;
 
 const CONFIG: &str = "check.yaml";
 /// Everything stays, however old.
@@ -174,18 +175,6 @@ fn flip(path: &Path) {
     let half = bytes.len() / 2;
     bytes[half] ^= 1;
     fs::write(path, bytes).expect("written");
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder") {
-        let entry = entry.expect("an entry");
-        let (path, to) = (entry.path(), to.join(entry.file_name()));
-        match path.is_dir() {
-            true => copy(&path, &to),
-            false => fs::copy(&path, &to).map(|_| ()).expect("copied"),
-        }
-    }
 }
 
 /// Scenario: a lake is damaged in each way a check knows; what the check says is read as an operator reads it, and the command it names

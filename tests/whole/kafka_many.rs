@@ -12,7 +12,7 @@ use tokio::sync::MutexGuard;
 use super::broker::{Wire, delete_records};
 use super::fleet::{BODY_ROWS, Fleet, SITES, is_of};
 use super::kafka::BROKER;
-use super::site::{now_micros, until};
+use super::site::{newer_catalog, now_micros, until};
 
 /// Within this a graceful stop ends, and shards are claimed again after a crash.
 const THIRTY: Duration = Duration::from_secs(30);
@@ -272,17 +272,4 @@ async fn kafka_many_what_was_refused_can_be_replayed_after_an_upgrade() {
     assert_eq!(entry["replayed"], json!("yes"));
     fleet.stop("one");
     edge.lake_is_sound();
-}
-
-/// The shipped catalog with one stream more, as a later release may have it.
-fn newer_catalog() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a folder");
-    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/catalog");
-    for entry in std::fs::read_dir(shipped).expect("the catalog").map_while(Result::ok) {
-        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("a copy");
-    }
-    let text = "streams:\n  - name: meter\n    meaning: a meter of a later release\n    period: 10s\n    columns:\n      \
-                - {name: reading, kind: gauge, unit: none, meaning: \"what it reads\"}\n";
-    std::fs::write(folder.path().join("meter.yaml"), text).expect("the folder takes a file");
-    folder
 }

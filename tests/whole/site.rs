@@ -201,3 +201,16 @@ pub fn samples() -> Option<PathBuf> {
     eprintln!("NOT TESTED: no samples at {}; set AIRAN_SAMPLES to their folder", folder.display());
     None
 }
+
+/// The shipped catalog with one stream more, as a later release may have it.
+pub fn newer_catalog() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/catalog");
+    for entry in std::fs::read_dir(shipped).expect("the catalog").map_while(Result::ok) {
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("a copy");
+    }
+    let text = "streams:\n  - name: meter\n    meaning: a meter of a later release\n    period: 10s\n    columns:\n      \
+                - {name: reading, kind: gauge, unit: none, meaning: \"what it reads\"}\n";
+    std::fs::write(folder.path().join("meter.yaml"), text).expect("the folder takes a file");
+    folder
+}
