@@ -5,14 +5,14 @@ use std::path::Path;
 
 /// Copies everything below `from`.
 pub(crate) fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
         let (path, to) = (entry.path(), to.join(entry.file_name()));
         if path.is_dir() {
             copy(&path, &to);
         } else {
-            fs::copy(&path, &to).unwrap();
+            fs::copy(&path, &to).expect("a copy");
         }
     }
 }

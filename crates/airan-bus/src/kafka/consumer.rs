@@ -6,59 +6,38 @@
 //! librdkafka keeps the membership alive by itself, and fetches nothing, also not of the partitions that stay: the other shards
 //! keep their state, and go on where they were a commit later.
 //!
-//! A member with a `group.instance.id` is static: killed and started again within the session's timeout it gets its partitions
-//! back without a rebalance. librdkafka lets such a member close without a word, so that its partitions would lie idle until
-//! the timeout; one that closes in order therefore unsubscribes first, which does tell the group (`leave`).
-//!
 //! A static member that was cut off for longer than its session joins anew, and what it had asked before that may still reach the
 //! coordinator afterwards, under the member's old id: offsets it reported are sent again and again. The coordinator takes that for
 //! another process of the same name and fences, which librdkafka takes for fatal. Such a member is put away and another one joins in
 //! its place, once all shards have let go (`shut_out`); where nobody was cut off, or it goes on, it is what it looks like.
-//!
-//! librdkafka numbers what it is asked for a partition, and of two requests that overlap drops the one with the lower number for
-//! good: paused while it begins to fetch, a partition is never fetched (its issue 2190), and resumed while a rebalance begins, it stays
-//! paused (5591). So it is asked to pause only what has given a message since it was sought; the message with which a paused partition
-//! begins is kept until it is resumed (`take`). After each rebalance all are told once more (`assure`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use airan_model::message::Message;
 use airan_model::time::Micros;
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::FutureExt;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, StreamConsumer};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::consumer::{CommitMode, Consumer as _, StreamConsumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message as _};
-use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::config::{INSTANCE, explain};
-use super::link::{self, Link};
+use super::fetched::Reading;
+use super::notes::{Inbox, Notes, list_of};
 use super::{PATIENCE, Shared, producer};
-use crate::counts::Counters;
 use crate::{ConsumeError, Consumer, Event, Received};
 
 /// How long leaving the group may take. Whoever is not told in time waits for the session's timeout instead.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
-/// How long a static member waits to be asked for its partitions before it closes.
-const GIVE_UP_WITHIN: Duration = Duration::from_secs(3);
-/// From the answer to that question until the coordinator has heard of it: one request, sent when fetching has stopped. librdkafka
-/// does not say when that was; a machine with ten times the work it has cores for needed more than half a second.
-const UNTIL_TOLD: Duration = Duration::from_millis(1_500);
 /// For so long after it was lost, a membership may still be spoken for.
 const AFTER_LOSS: Duration = Duration::from_secs(60);
 /// How often a member that was shut out joins again within [`REJOINS_WITHIN`]. Two processes of one name would go on for ever.
 pub(super) const REJOINS: usize = 2;
 const REJOINS_WITHIN: Duration = Duration::from_secs(600);
-/// How often a leaving member looks for librdkafka's questions.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Whose messages a topic holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,148 +50,26 @@ pub(super) enum Contents {
 
 /// A member of the consumer group.
 pub(super) struct KafkaConsumer {
-    shared: Arc<Shared>,
-    contents: Contents,
+    pub(super) shared: Arc<Shared>,
+    pub(super) contents: Contents,
     // Taken when it leaves.
-    consumer: Option<Arc<StreamConsumer<Notes>>>,
-    inbox: Arc<Inbox>,
+    pub(super) consumer: Option<Arc<StreamConsumer<Notes>>>,
+    pub(super) inbox: Arc<Inbox>,
     // What librdkafka fetches.
-    reading: BTreeMap<i32, Reading>,
+    pub(super) reading: BTreeMap<i32, Reading>,
     // Messages with which paused partitions have begun.
-    kept: BTreeMap<i32, Received>,
-    assigned: BTreeSet<i32>,
+    pub(super) kept: BTreeMap<i32, Received>,
+    pub(super) assigned: BTreeSet<i32>,
     // Revocations that wait for `released`, and seeks that wait for them.
-    revoked: BTreeSet<i32>,
-    deferred: BTreeMap<i32, i64>,
+    pub(super) revoked: BTreeSet<i32>,
+    pub(super) deferred: BTreeMap<i32, i64>,
     // librdkafka could not read on somewhere, and it is not yet known where.
-    has_lost_range: bool,
+    pub(super) has_lost_range: bool,
     is_told_down: bool,
     // It was shut out, and joins again when nothing waits for `released`.
     joins_again: bool,
     // When it did so.
     rejoined: VecDeque<Instant>,
-}
-
-/// A partition that librdkafka fetches.
-struct Reading {
-    // The offset that comes next.
-    due: i64,
-    // A message has come since it was sought.
-    has_begun: bool,
-    is_paused: bool,
-    // librdkafka was asked to pause it.
-    is_asked: bool,
-}
-
-/// What the callbacks noted.
-#[derive(Default)]
-struct Inbox {
-    notes: Mutex<Noted>,
-    wake: Notify,
-}
-
-#[derive(Default)]
-struct Noted {
-    events: VecDeque<Event>,
-    // There was a rebalance, and `assure` has not been called since.
-    has_rebalanced: bool,
-    // Partitions that librdkafka fetches, for the last unassignment when the consumer leaves.
-    fetched: BTreeSet<i32>,
-    is_leaving: bool,
-    // When the membership was lost; until it has partitions again nothing is reported for it.
-    lost: Option<Instant>,
-    is_lost: bool,
-    // While leaving: librdkafka has asked for all partitions, and was answered.
-    is_let_go: bool,
-}
-
-impl Inbox {
-    fn notes(&self) -> MutexGuard<'_, Noted> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// How a member stands when it leaves.
-struct Leaver {
-    topic: String,
-    has_revoked: bool,
-    has_partitions: bool,
-    is_static: bool,
-}
-
-/// librdkafka's callbacks.
-struct Notes {
-    topic: String,
-    inbox: Arc<Inbox>,
-    link: Arc<Link>,
-}
-
-impl ClientContext for Notes {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        link::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.link.note(error.rdkafka_error_code(), reason);
-    }
-}
-
-impl ConsumerContext for Notes {
-    /// Runs inside a poll of this consumer, on its own task.
-    fn rebalance(&self, consumer: &BaseConsumer<Notes>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let partitions: Vec<i32> = list.elements_for_topic(&self.topic).iter().map(|of| of.partition()).collect();
-        let mut notes = self.inbox.notes();
-        let is_assignment = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        // What asks for nothing is answered at once, and nobody is told.
-        let is_empty = partitions.is_empty();
-        let answer = match (is_assignment, notes.is_leaving) {
-            // Accepted as they are; what is fetched of them is decided by `seek`.
-            (true, _) => consumer.incremental_assign(&TopicPartitionList::new()),
-            (false, true) => {
-                notes.is_let_go = true;
-                let fetched = std::mem::take(&mut notes.fetched);
-                consumer.incremental_unassign(&list_of(&self.topic, fetched))
-            }
-            (false, false) if is_empty => consumer.incremental_unassign(&TopicPartitionList::new()),
-            (false, false) => Ok(()),
-        };
-        if let Err(error) = answer {
-            tracing::warn!(?partitions, error = %producer::short(&error), "a rebalance could not be answered");
-        }
-        let lost = !is_assignment && consumer.assignment_lost();
-        if lost {
-            tracing::warn!(?partitions, "membership was lost: the group gave the partitions away");
-        }
-        // One that was lost by being fenced says nothing of the time before.
-        if lost && consumer.client().fatal_error().is_none() {
-            notes.lost = Some(Instant::now());
-        }
-        notes.is_lost = lost || (notes.is_lost && !is_assignment);
-        notes.has_rebalanced = true;
-        if !notes.is_leaving && !is_empty {
-            notes.events.push_back(match is_assignment {
-                true => Event::Assigned(partitions),
-                false => Event::Revoked(partitions),
-            });
-        }
-        drop(notes);
-        self.inbox.wake.notify_one();
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        if let Err(error) = result {
-            // Only those who watch the lag read it, and the next report repeats it.
-            tracing::debug!(error = %producer::short(&error), "an offset could not be reported");
-        }
-    }
-}
-
-fn list_of(topic: &str, partitions: impl IntoIterator<Item = i32>) -> TopicPartitionList {
-    let mut list = TopicPartitionList::new();
-    for partition in partitions {
-        list.add_partition(topic, partition);
-    }
-    list
 }
 
 impl KafkaConsumer {
@@ -303,71 +160,6 @@ impl KafkaConsumer {
         Some(event)
     }
 
-    /// The message, if it is the one that is due: what is left of an earlier place is dropped. What a paused partition begins with is
-    /// kept.
-    fn take(&mut self, message: &BorrowedMessage<'_>) -> Option<Received> {
-        let (partition, offset) = (message.partition(), message.offset());
-        let reading = self.reading.get_mut(&partition)?;
-        if offset < reading.due || self.revoked.contains(&partition) {
-            return None;
-        }
-        reading.due = offset + 1;
-        let is_first = !std::mem::replace(&mut reading.has_begun, true);
-        let is_kept = is_first && reading.is_paused;
-        Counters::add(&self.shared.counters.received, 1);
-        let received = match self.contents {
-            Contents::Ours => received(message),
-            Contents::Others => at_its_place(message, |payload| Message::Foreign { reason: String::new(), payload }),
-        };
-        if !is_kept {
-            return Some(received);
-        }
-        self.kept.insert(partition, received);
-        self.ask(partition);
-        None
-    }
-
-    /// A message that was kept, of a partition that goes on.
-    fn let_go(&mut self) -> Option<Event> {
-        let is_paused = |partition: &i32| self.reading.get(partition).is_some_and(|reading| reading.is_paused);
-        let partition = self.kept.keys().copied().find(|partition| !is_paused(partition))?;
-        self.kept.remove(&partition).map(Event::Message)
-    }
-
-    /// After a rebalance, says again which partitions are paused: what was said while it began may have been lost.
-    fn assure(&mut self) {
-        if !self.revoked.is_empty() || !std::mem::take(&mut self.inbox.notes().has_rebalanced) {
-            return;
-        }
-        let (asked, others): (Vec<_>, Vec<_>) = self.reading.iter().partition(|(_, reading)| reading.is_asked);
-        let others = others.into_iter().filter(|(_, reading)| reading.has_begun);
-        self.pauses(asked.into_iter().map(|(partition, _)| *partition), true);
-        self.pauses(others.map(|(partition, _)| *partition), false);
-    }
-
-    /// Asks librdkafka to pause partitions, or to let them go on.
-    fn pauses(&self, partitions: impl Iterator<Item = i32>, is_paused: bool) {
-        let Some(consumer) = &self.consumer else { return };
-        let list = list_of(&self.shared.topic, partitions);
-        if list.count() == 0 {
-            return;
-        }
-        if let Err(error) = if is_paused { consumer.pause(&list) } else { consumer.resume(&list) } {
-            let partitions: Vec<i32> = list.elements().iter().map(|of| of.partition()).collect();
-            tracing::warn!(?partitions, is_paused, error = %producer::short(&error), "partitions could not be paused or resumed");
-        }
-    }
-
-    /// Asks librdkafka, where it may be asked, for what is wanted of a partition.
-    fn ask(&mut self, partition: i32) {
-        let Some(reading) = self.reading.get_mut(&partition) else { return };
-        let is_paused = reading.is_paused;
-        if reading.has_begun && reading.is_asked != is_paused {
-            reading.is_asked = is_paused;
-            self.pauses([partition].into_iter(), is_paused);
-        }
-    }
-
     /// The offsets that the group has reported, of those partitions for which it has.
     ///
     /// # Errors
@@ -439,120 +231,6 @@ impl KafkaConsumer {
         let is_news = down.is_some() && !self.is_told_down;
         self.is_told_down = down.is_some();
         down.filter(|_| is_news).map(|reason| Event::Down { reason })
-    }
-
-    /// librdkafka does not say which partition it could not read on. Each is held against what the brokers have; one outside is
-    /// told, the others are taken up again where they were.
-    async fn find_lost_range(&mut self) -> Result<Option<Event>, ConsumeError> {
-        let is_read = |partition: &i32| !self.deferred.contains_key(partition) && !self.revoked.contains(partition);
-        let reading = self.reading.iter().filter(|(partition, _)| is_read(partition));
-        let place = |(partition, reading): (&i32, &Reading)| {
-            let wanted = self.kept.get(partition).map_or(reading.due, |kept| kept.offset);
-            (*partition, wanted, reading.is_paused)
-        };
-        let places: Vec<(i32, i64, bool)> = reading.map(place).collect();
-        for (partition, wanted, is_paused) in places {
-            let (first, next) = self.shared.offsets(partition).await?;
-            if wanted < first || wanted > next {
-                self.stop_reading([partition]);
-                return Ok(Some(Event::OutOfRange { partition, wanted, first, next }));
-            }
-            self.read_from(partition, wanted, is_paused)?;
-        }
-        self.has_lost_range = false;
-        Ok(None)
-    }
-
-    /// Those of the partitions that are fetched; they are not known as such any more.
-    fn forget(&mut self, partitions: impl IntoIterator<Item = i32>) -> Vec<i32> {
-        let mut known = Vec::new();
-        for partition in partitions {
-            self.kept.remove(&partition);
-            let Some(reading) = self.reading.remove(&partition) else { continue };
-            if reading.is_asked {
-                // A pause would outlive the assignment.
-                self.pauses([partition].into_iter(), false);
-            }
-            known.push(partition);
-        }
-        known
-    }
-
-    /// Takes partitions out of what is fetched.
-    fn stop_reading(&mut self, partitions: impl IntoIterator<Item = i32>) {
-        let known = self.forget(partitions);
-        if known.is_empty() {
-            return;
-        }
-        let Some(consumer) = &self.consumer else { return };
-        let mut notes = self.inbox.notes();
-        known.iter().for_each(|partition| {
-            notes.fetched.remove(partition);
-        });
-        drop(notes);
-        let list = list_of(&self.shared.topic, known.iter().copied());
-        if let Err(error) = consumer.incremental_unassign(&list) {
-            tracing::warn!(partitions = ?known, error = %producer::short(&error), "partitions could not be put down");
-        }
-    }
-
-    fn read_from(&mut self, partition: i32, offset: i64, is_paused: bool) -> Result<(), ConsumeError> {
-        if !self.revoked.is_empty() && self.reading.contains_key(&partition) {
-            // Taking it out now would look to librdkafka like the answer to the revocation.
-            self.deferred.insert(partition, offset);
-            self.kept.remove(&partition);
-            if let Some(reading) = self.reading.get_mut(&partition) {
-                (reading.due, reading.is_paused) = (i64::MAX, is_paused);
-            }
-            return Ok(());
-        }
-        self.stop_reading([partition]);
-        let unavailable = |error: KafkaError| ConsumeError::Unavailable { reason: producer::short(&error) };
-        let consumer = self.consumer.as_ref().ok_or(ConsumeError::NotAssigned { partition })?;
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.shared.topic, partition, Offset::Offset(offset)).map_err(unavailable)?;
-        consumer.incremental_assign(&list).map_err(unavailable)?;
-        self.inbox.notes().fetched.insert(partition);
-        self.reading.insert(partition, Reading { due: offset, has_begun: false, is_paused, is_asked: false });
-        Ok(())
-    }
-
-    fn want(&mut self, partition: i32, is_paused: bool) {
-        if let Some(reading) = self.reading.get_mut(&partition) {
-            reading.is_paused = is_paused;
-            self.ask(partition);
-        }
-    }
-
-    /// Answers what is still to be answered and leaves. Blocks until the group knows, or cannot be told.
-    fn leave(consumer: Arc<StreamConsumer<Notes>>, inbox: &Inbox, leaver: &Leaver) {
-        let mut notes = inbox.notes();
-        notes.is_leaving = true;
-        let has_unseen = notes.events.drain(..).any(|event| matches!(event, Event::Revoked(_)));
-        if leaver.has_revoked || has_unseen {
-            let fetched = std::mem::take(&mut notes.fetched);
-            let _ = consumer.incremental_unassign(&list_of(&leaver.topic, fetched));
-        }
-        drop(notes);
-        if leaver.is_static {
-            KafkaConsumer::tell(&consumer, inbox, leaver.has_partitions);
-        }
-        drop(consumer);
-    }
-
-    /// Has a static member say that it leaves. Blocks for a moment.
-    fn tell(consumer: &StreamConsumer<Notes>, inbox: &Inbox, has_partitions: bool) {
-        consumer.unsubscribe();
-        let begun = std::time::Instant::now();
-        let mut let_go = (!has_partitions).then_some(begun);
-        while begun.elapsed() < GIVE_UP_WITHIN && let_go.is_none_or(|at| at.elapsed() < UNTIL_TOLD) {
-            // The question comes with a poll, and is answered in it; messages that come too will be read by the next owner.
-            drop(consumer.recv().now_or_never());
-            if let_go.is_none() && inbox.notes().is_let_go {
-                let_go = Some(std::time::Instant::now());
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
     }
 }
 
@@ -662,34 +340,6 @@ impl Consumer for KafkaConsumer {
     }
 }
 
-impl KafkaConsumer {
-    /// Leaves on a thread of its own, because that waits for the brokers, however long they are away. Resolves when it is done;
-    /// None where it has left before.
-    fn leaving(&mut self) -> Option<tokio::sync::oneshot::Receiver<()>> {
-        let consumer = self.consumer.take()?;
-        let inbox = Arc::clone(&self.inbox);
-        let leaver = Leaver {
-            topic: self.shared.topic.clone(),
-            has_revoked: !self.revoked.is_empty(),
-            has_partitions: !self.assigned.is_empty(),
-            is_static: self.shared.config.consumer.get(INSTANCE).is_some_and(|name| !name.is_empty()),
-        };
-        let (done, left) = tokio::sync::oneshot::channel();
-        let leaving = move || {
-            KafkaConsumer::leave(consumer, &inbox, &leaver);
-            let _ = done.send(());
-        };
-        let _ = std::thread::Builder::new().name("airan-leave".to_owned()).spawn(leaving);
-        Some(left)
-    }
-}
-
-impl Drop for KafkaConsumer {
-    fn drop(&mut self) {
-        let _ = self.leaving();
-    }
-}
-
 /// Why the group has fenced the static member `name`: it knows a later one of that name. That can be this process itself. Cut off for longer
 /// than its session it asks to join over and over, and where two of its requests arrive, the member that the first one made is fenced by the
 /// second. librdkafka takes that for fatal, and no member comes back from it.
@@ -710,7 +360,7 @@ pub(super) fn received(message: &BorrowedMessage<'_>) -> Received {
     at_its_place(message, |payload| Message::from_headers(named, payload))
 }
 
-fn at_its_place(message: &BorrowedMessage<'_>, meant: impl FnOnce(Bytes) -> Message) -> Received {
+pub(super) fn at_its_place(message: &BorrowedMessage<'_>, meant: impl FnOnce(Bytes) -> Message) -> Received {
     let payload = message.payload().map(Bytes::copy_from_slice).unwrap_or_default();
     Received {
         partition: message.partition(),

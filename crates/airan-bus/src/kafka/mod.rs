@@ -15,8 +15,11 @@
 mod admin;
 mod config;
 mod consumer;
+mod fetched;
 mod inlet;
+mod leave;
 mod link;
+mod notes;
 mod producer;
 mod reader;
 mod topics;
