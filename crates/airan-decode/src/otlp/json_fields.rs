@@ -368,36 +368,47 @@ impl<'de> Deserialize<'de> for Double {
     }
 }
 
+/// A value of a protobuf enumeration: its number, or its name by `number_of`. What is neither, or not known, is 0, as protobuf has it.
+pub(super) fn enumeration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    what: &'static str,
+    number_of: fn(&str) -> Option<i64>,
+) -> Result<i64, D::Error> {
+    struct NameOrNumber(&'static str, fn(&str) -> Option<i64>);
+    impl Visitor<'_> for NameOrNumber {
+        type Value = i64;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str(self.0)
+        }
+
+        fn visit_str<E: Error>(self, name: &str) -> Result<i64, E> {
+            Ok(self.1(name).unwrap_or(0))
+        }
+
+        fn visit_u64<E: Error>(self, number: u64) -> Result<i64, E> {
+            Ok(i64::try_from(number).unwrap_or(0))
+        }
+
+        fn visit_i64<E: Error>(self, _: i64) -> Result<i64, E> {
+            Ok(0)
+        }
+
+        fn visit_unit<E: Error>(self) -> Result<i64, E> {
+            Ok(0)
+        }
+    }
+    deserializer.deserialize_any(NameOrNumber(what, number_of))
+}
+
 impl<'de> Deserialize<'de> for TemporalityText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NameOrNumber;
-        impl Visitor<'_> for NameOrNumber {
-            type Value = Temporality;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an aggregation temporality")
-            }
-
-            fn visit_str<E: Error>(self, name: &str) -> Result<Temporality, E> {
-                Ok(match name {
-                    "AGGREGATION_TEMPORALITY_DELTA" => Temporality::Delta,
-                    "AGGREGATION_TEMPORALITY_CUMULATIVE" => Temporality::Cumulative,
-                    _ => Temporality::Unspecified,
-                })
-            }
-
-            fn visit_u64<E: Error>(self, number: u64) -> Result<Temporality, E> {
-                Ok(Temporality::from_number(i64::try_from(number).unwrap_or(0)))
-            }
-
-            fn visit_i64<E: Error>(self, _: i64) -> Result<Temporality, E> {
-                Ok(Temporality::Unspecified)
-            }
-
-            fn visit_unit<E: Error>(self) -> Result<Temporality, E> {
-                Ok(Temporality::Unspecified)
-            }
-        }
-        deserializer.deserialize_any(NameOrNumber).map(TemporalityText)
+        let number_of = |name: &str| match name {
+            "AGGREGATION_TEMPORALITY_DELTA" => Some(1),
+            "AGGREGATION_TEMPORALITY_CUMULATIVE" => Some(2),
+            _ => None,
+        };
+        let number = enumeration(deserializer, "an aggregation temporality", number_of)?;
+        Ok(TemporalityText(Temporality::from_number(number)))
     }
 }

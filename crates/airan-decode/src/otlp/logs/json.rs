@@ -1,16 +1,14 @@
 //! A request's log records in OTLP's JSON.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::{BODY, EVENT_NAME, Record};
 use crate::DecodeError;
 use crate::otlp::Sink;
 use crate::otlp::json::Reader;
-use crate::otlp::json_fields::{AnyValue, KeyValue, List, Resource, Scope, Text, Unsigned};
+use crate::otlp::json_fields::{AnyValue, KeyValue, List, Resource, Scope, Text, Unsigned, enumeration};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -123,31 +121,7 @@ fn fields<'b>(reader: Reader<'b>, body: AnyValue<'b>, sink: &mut Sink<'_, 'b>) -
 
 impl<'de> Deserialize<'de> for Severity {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NameOrNumber;
-        impl Visitor<'_> for NameOrNumber {
-            type Value = i64;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a severity number")
-            }
-
-            fn visit_str<E: Error>(self, name: &str) -> Result<i64, E> {
-                Ok(number_of(name).unwrap_or(0))
-            }
-
-            fn visit_u64<E: Error>(self, number: u64) -> Result<i64, E> {
-                Ok(i64::try_from(number).unwrap_or(0))
-            }
-
-            fn visit_i64<E: Error>(self, _: i64) -> Result<i64, E> {
-                Ok(0)
-            }
-
-            fn visit_unit<E: Error>(self) -> Result<i64, E> {
-                Ok(0)
-            }
-        }
-        deserializer.deserialize_any(NameOrNumber).map(Severity)
+        enumeration(deserializer, "a severity number", number_of).map(Severity)
     }
 }
 
