@@ -9,10 +9,10 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/airan
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 # shellcheck source=tests/ports.sh
 . tests/ports.sh
-AIRAN_KAFKA_PORT=${AIRAN_KAFKA_PORT:-$(free_ports 1)}
+AIRAN_KAFKA_PORT=${AIRAN_KAFKA_PORT:-$(standing_ports 1)}
 export AIRAN_KAFKA_PORT
 # A second way to the broker, which a test can cut.
-AIRAN_KAFKA_WIRE=$(free_ports 1):$(free_ports 1)
+AIRAN_KAFKA_WIRE=$(standing_ports 1):$(standing_ports 1)
 export AIRAN_KAFKA_WIRE
 AIRAN_KAFKA_DIR=$(mktemp -d)
 export AIRAN_KAFKA_DIR

@@ -4,6 +4,7 @@ test.
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -23,6 +24,28 @@ def free_ports(count):
     ports = [one.getsockname()[1] for one in sockets]
     for one in sockets:
         one.close()
+    return ports
+
+
+def standing_ports(count):
+    """The same for a program that is ended and comes back to its ports: below those that the kernel lends to whoever connects."""
+    lent = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    sockets = []
+    for port in random.sample(range(10_000, lent), min(1_000, max(0, lent - 10_000))):
+        one = socket.socket()
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            one.close()
+            continue
+        sockets.append(one)
+        if len(sockets) == count:
+            break
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    if len(ports) < count:
+        raise SystemExit(f"no {count} ports from 10000 to {lent} are free")
     return ports
 
 

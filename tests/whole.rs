@@ -3,12 +3,14 @@
 //! They prove what no crate can show alone: that rows pushed or scraped reach the lake and the metrics once, over kills and
 //! restarts, that bad input harms nobody else, and that the sums of the design add up at the end of every run.
 
+#[path = "broker.rs"]
+mod broker;
+
 mod whole {
     mod agent;
     mod architecture;
     mod backfill;
     mod bad_input;
-    mod broker;
     mod damage;
     mod edge;
     mod fleet;

@@ -7,7 +7,7 @@
 #   AIRAN_KAFKA_PORT  where clients connect, on 127.0.0.1 (default 9092); the controller listens on a free port
 #   AIRAN_KAFKA_DIR   data, configuration and log (default ${XDG_CACHE_HOME:-$HOME/.cache}/airan/kafka/data)
 #   AIRAN_KAFKA_WIRE  LISTEN:ADVERTISED: a second listener on port LISTEN that tells its clients to come to port ADVERTISED, where
-#                     whatever stands between them and the broker listens (default: none)
+#                     whatever stands between them and the broker listens; several with blanks between them (default: none)
 #   AIRAN_KAFKA_HEAP  memory of the Java machine (default 512m)
 #
 # Needs Java 17 or later. The first start needs Maven too, and fetches Kafka (46 jars, 43 MB) from Maven Central into
@@ -68,10 +68,10 @@ POM
     touch "$libs/.complete"
 }
 
-free_port() { # one that nobody listens on
+free_port() { # one that nobody listens on, and that none is lent who connects while Kafka is away
     local candidate
     for _ in $(seq 100); do
-        candidate=$((20000 + RANDOM % 20000))
+        candidate=$((20000 + RANDOM % 12000))
         (exec 3<>"/dev/tcp/127.0.0.1/$candidate") 2>/dev/null || { printf '%s\n' "$candidate"; return; }
     done
     fail "no free port"
@@ -79,11 +79,14 @@ free_port() { # one that nobody listens on
 
 configure() {
     [ -e "$dir/server.properties" ] && grep -q "^listeners=PLAINTEXT://127.0.0.1:$port," "$dir/server.properties" && return
-    local controller listen="" advertise="" protocol=""
+    local controller one number=0 listen="" advertise="" protocol=""
     controller=$(free_port)
-    if [ -n "$wire" ]; then
-        listen=",WIRE://127.0.0.1:${wire%:*}" advertise=",WIRE://127.0.0.1:${wire#*:}" protocol=",WIRE:PLAINTEXT"
-    fi
+    for one in $wire; do
+        number=$((number + 1))
+        listen+=",WIRE$number://127.0.0.1:${one%:*}"
+        advertise+=",WIRE$number://127.0.0.1:${one#*:}"
+        protocol+=",WIRE$number:PLAINTEXT"
+    done
     mkdir -p "$dir"
     cat >"$dir/server.properties" <<CONFIG
 process.roles=broker,controller

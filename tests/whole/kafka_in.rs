@@ -21,10 +21,10 @@ use prost::Message as _;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::broker::Wire;
 use super::edge::Edge;
 use super::kafka::BROKER;
 use super::site::{now_micros, until};
+use crate::broker::{Newcomer, Wire};
 
 /// Partitions of the topics.
 const PARTITIONS: u16 = 3;
@@ -256,11 +256,10 @@ async fn kafka_in_is_paused_while_the_bus_takes_nothing() {
         return;
     };
     let _alone = BROKER.lock().await;
-    let (target, port) = ports.split_once(':').expect("two ports");
-    let wire = Wire::new(port.parse().expect("a port"), target.parse().expect("a port"));
+    let wire = Wire::of(&ports).expect("a wire");
     let text = Others::new(&broker, "paused").await;
     let topic = format!("airan.telemetry.paused{}", now_micros());
-    let edge = Edge::over_kafka("kafka-in-paused", &format!("127.0.0.1:{port}"), &topic)
+    let edge = Edge::over_kafka("kafka-in-paused", &wire.address(), &topic)
         .reading(&format!("[{}]", text.input(&broker, "ndjson")));
     let start = now_micros();
     let (gateway, processor) = (edge.gateway(), edge.processor());
@@ -269,7 +268,7 @@ async fn kafka_in_is_paused_while_the_bus_takes_nothing() {
         text.write((number % 3) as i32, lines(start, number)).await;
     }
     until("the first rows", || async { (stored(&edge, "edge-lines")?[0] == 10 * ROWS).then_some(()) }).await;
-    wire.cut();
+    wire.cut(Newcomer::Waits);
     for number in 10..200 {
         text.write((number % 3) as i32, lines(start, number)).await;
     }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::sync::MutexGuard;
 
-use super::broker::{Wire, delete_records};
 use super::fleet::{BODY_ROWS, Fleet, SITES, is_of};
 use super::kafka::BROKER;
 use super::site::{newer_catalog, now_micros, until};
+use crate::broker::{Newcomer, Wire, delete_records};
 
 /// Within this a graceful stop ends, and shards are claimed again after a crash.
 const THIRTY: Duration = Duration::from_secs(30);
@@ -124,15 +124,14 @@ async fn kafka_many_a_processor_cut_off_from_the_broker_is_replaced() {
         eprintln!("NOT TESTED: a processor that is cut off: no AIRAN_KAFKA_WIRE; tests/kafka.sh sets it");
         return;
     };
-    let (target, port) = ports.split_once(':').expect("two ports");
-    let wire = Wire::new(port.parse().expect("a port"), target.parse().expect("a port"));
+    let wire = Wire::of(&ports).expect("a wire");
     let mut fleet = Fleet::new("cut", &broker).await;
     fleet.join("near", &broker);
-    fleet.join("far", &format!("127.0.0.1:{port}"));
+    fleet.join("far", &wire.address());
     fleet.share(&["near", "far"]).await;
     let sender = fleet.send();
     fleet.commits(&["near", "far"]).await;
-    wire.cut();
+    wire.cut(Newcomer::Waits);
     let taken = fleet.share(&["near"]).await;
     println!("cut off: the other had all shards after {taken:?}");
     assert!(taken < THIRTY, "{taken:?}");
@@ -180,7 +179,7 @@ async fn kafka_many_a_lost_range_stops_its_shard_alone_until_it_is_accepted() {
         (&lag[partition]["committed_offset"], lag[partition]["end_offset"].as_i64().expect("an offset"));
     assert!(committed.as_i64().is_some_and(|committed| committed < end), "{lag:?}");
     let topic = lag[partition]["topic"].as_str().expect("a topic").to_owned();
-    delete_records(&broker, &topic, partition as i32, end);
+    delete_records(&broker, &topic, partition as i32, end).expect("the records are deleted");
     fleet.join("one", &broker);
     fleet.join("two", &broker);
     let sender = fleet.send();

@@ -1,7 +1,7 @@
 //! One case: senders and victims at work together, then peace, then the comparison.
 //!
 //! ```text
-//! senders ──bodies──▶ victims, killed along their lanes     ledger: sent, acknowledged
+//! senders ──bodies──▶ victims, killed along their lanes, and strikes at the broker     ledger: sent, acknowledged
 //! last start of every victim ▶ ready ▶ senders' last bodies ▶ agent's sum, agent stops ▶ rows that close the windows
 //! everything processed ▶ erasure ▶ sums ▶ graceful stop ▶ lake check ▶ ledger against lake
 //! ```
@@ -26,6 +26,7 @@ use crate::plan::{self, Lane, Plan};
 use crate::results::{CaseResult, Kills};
 use crate::sender::{PAST, Sender, now_micros};
 use crate::site::{self, AGENT, Given, LATENESS, SITES, Site, WIDTH};
+use crate::strikes;
 use crate::sums::{self, AGENT_STREAMS, scrape};
 use crate::victim::{Victim, complaints};
 
@@ -106,6 +107,10 @@ impl Case {
             .map(|number| Sender::new(number, &site.http, Arc::clone(&ledger), seed, Arc::clone(&done)))
             .collect::<Result<Vec<_>>>()?;
         let lanes = plan::lanes(self.given.mode, &self.plan, seed);
+        if let Some(broker) = &self.given.broker {
+            // The case before may have ended while it was away.
+            broker.start().await?;
+        }
         site.agent.start(None)?;
 
         let place = errands::Place {
@@ -118,7 +123,9 @@ impl Case {
         };
         let mut tools = Kills::default();
         let errands = errands::run(place, &done, &mut tools);
-        let work = together(senders, &mut site.victims, &lanes, &done, &mut result.kills);
+        let strikes = plan::strikes(&self.plan, seed);
+        let strikes = strikes::run(&strikes, self.given.kafka.as_deref(), self.given.broker.as_ref(), &lake);
+        let work = together(senders, &mut site.victims, &lanes, strikes, &done, &mut result.kills);
         let ended = futures::future::try_join(work, async { errands.await.context("an errand") }).await;
         result.kills.add(&tools);
         let (mut senders, ()) = ended?;
@@ -276,17 +283,20 @@ fn compare_but(
     compare(&ledger, &stored, &windows, closed_until, late)
 }
 
-/// Senders and victims at work at the same time, until every victim has had its lives and is ready once more, and every sender
-/// its acknowledgements.
+/// Senders and victims at work at the same time, until every victim has had its lives and is ready once more, all strikes are done, and
+/// every sender has its acknowledgements.
 async fn together(
     senders: Vec<Sender>,
     victims: &mut [Victim],
     lanes: &[Lane],
+    strikes: impl Future<Output = (Kills, Result<()>)>,
     done: &AtomicBool,
     kills: &mut Kills,
 ) -> Result<Vec<Sender>> {
     let storm = async {
-        let lived = join_all(victims.iter_mut().zip(lanes).map(|(victim, lane)| live(victim, lane))).await;
+        let lives = join_all(victims.iter_mut().zip(lanes).map(|(victim, lane)| live(victim, lane)));
+        let (mut lived, struck) = futures::future::join(lives, strikes).await;
+        lived.push(struck);
         lived.iter().for_each(|(of, _)| kills.add(of));
         lived.into_iter().try_for_each(|(_, end)| end)?;
         for victim in victims.iter() {

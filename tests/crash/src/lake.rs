@@ -66,6 +66,19 @@ pub struct Numbered {
     pub high: Option<i64>,
 }
 
+/// How far a shard is, as `airan lag` says it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Offsets {
+    /// Topic.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// The first offset that the bus still has; None where it does not answer.
+    pub first_offset: Option<i64>,
+    /// The offset after the last one that is in the lake; None where it was never claimed.
+    pub committed_offset: Option<i64>,
+}
+
 /// What a foreign reader sees, as sorted texts.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Foreign {
@@ -117,6 +130,13 @@ impl Lake {
             "SELECT count(*) AS n, count(DISTINCT batch || ':' || seq) AS ids, min(seq) AS low, max(seq) AS high FROM {stream} WHERE node = '{node}'"
         );
         self.query(&sql).await?.pop().context("a count gives a row")
+    }
+
+    /// How far the shards are.
+    pub async fn offsets(&self) -> Result<Vec<Offsets>> {
+        let arguments = ["lag", "--config", self.reader, "--format", "json"];
+        let text = self.run(arguments.map(str::to_owned).into()).await?;
+        serde_json::from_str(&text).context("airan lag")
     }
 
     /// What `airan lake check` says; an error where it finds something wrong.

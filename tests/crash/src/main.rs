@@ -4,6 +4,7 @@
 //! main ── case ──┬── sender ──▶ ledger           what was sent, what was acknowledged
 //!                ├── turns ─▶ plan ──▶ victim    who dies when, where and how
 //!                ├── errands                     the lake's tools beside them, killed too
+//!                ├── strikes ─▶ broker           the broker started again, wires to it, records deleted
 //!                ├── site                        folder, configurations, ports
 //!                ├── sums                        what the processes say of themselves
 //!                └── lake ──▶ compare            what a reader sees, against the ledger
@@ -17,6 +18,8 @@
 //! What a kill cannot show, because the page cache survives it, is whether data were synced: that is for the fault layers of the
 //! log and the lake.
 
+#[path = "../../broker.rs"]
+mod broker;
 mod case;
 mod compare;
 mod dice;
@@ -28,24 +31,28 @@ mod plan;
 mod results;
 mod sender;
 mod site;
+mod strikes;
 mod sums;
 mod turns;
 mod victim;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::broker::Wire;
 use crate::case::Case;
 use crate::compare::Late;
 use crate::dice::Dice;
 use crate::plan::Plan;
 use crate::results::CaseResult;
 use crate::site::{Given, Mode};
+use crate::strikes::Broker;
 use crate::turns::Turns;
 
 /// Kills airan processes while rows are sent, and compares what was acknowledged with what the lake has.
@@ -86,6 +93,12 @@ struct Arguments {
     /// Apache Kafka, for the modes that need it; deploy/kafka/kafka.sh starts one
     #[arg(long, value_name = "HOST:PORT")]
     kafka: Option<String>,
+    /// A way to Kafka that is cut: its listener on TARGET tells clients to come to PORT; one for each process over Kafka, or none is cut
+    #[arg(long, value_name = "TARGET:PORT")]
+    wire: Vec<String>,
+    /// What starts and ends Kafka, as deploy/kafka/kafka.sh, with what it needs in the environment; without it Kafka is left alone
+    #[arg(long, value_name = "PATH")]
+    kafka_script: Option<PathBuf>,
     /// An S3 endpoint with a bucket `airan`, for the modes that need it
     #[arg(long, value_name = "URL")]
     s3: Option<String>,
@@ -149,6 +162,8 @@ async fn run(arguments: &Arguments) -> Result<bool> {
         kafka: arguments.kafka.clone(),
         s3: arguments.s3.clone(),
         processors: arguments.processors,
+        wires: arguments.wire.iter().map(|ports| wire(ports)).collect::<Result<_>>()?,
+        broker: arguments.kafka_script.as_deref().map(Broker::new),
     };
     let work = arguments.work.clone().unwrap_or_else(|| std::env::temp_dir().join("airan-crash"));
     let of_this_run = |case: &&CaseResult| (case.mode, case.seed) == (arguments.mode, arguments.seed);
@@ -179,7 +194,7 @@ async fn run(arguments: &Arguments) -> Result<bool> {
             Some(plan) => plan.clone(),
             None => plan(arguments, number, &[&known[..], &done].concat()),
         };
-        let given = Given { processors: plan.processors, ..given.clone() };
+        let given = given.of(&plan)?;
         let python = arguments.delta.clone();
         let case = Case { given, plan, python, seed: arguments.seed, number, folder };
         let result = tokio::select! {
@@ -208,7 +223,20 @@ fn plan(arguments: &Arguments, number: u64, known: &[CaseResult]) -> Plan {
     let points = plan::points(arguments.mode, arguments.late);
     let mut dice = Dice::new(Dice::new(arguments.seed, number + 1).draw(), 5);
     let turns = Turns::of(&points, &results::kills_of(arguments.mode, known), &mut dice);
-    Plan { kills: arguments.kills, processors: arguments.processors, late: arguments.late, turns }
+    let has_kafka = arguments.mode.has_kafka();
+    Plan {
+        kills: arguments.kills,
+        processors: arguments.processors,
+        late: arguments.late,
+        turns,
+        cuts: has_kafka && arguments.wire.len() > arguments.processors,
+        restart: has_kafka && arguments.kafka_script.is_some(),
+        delete: has_kafka,
+    }
+}
+
+fn wire(ports: &str) -> Result<Arc<Wire>> {
+    Ok(Arc::new(Wire::of(ports).with_context(|| format!("--wire {ports}"))?))
 }
 
 /// Whether the points of the mode were all died at, where that is required; said if not.

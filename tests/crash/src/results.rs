@@ -25,6 +25,15 @@ pub struct Kills {
     pub stopped: u64,
     /// SIGSTOP and SIGCONT.
     pub frozen: u64,
+    /// Times a victim was cut off from the broker. Lines of earlier releases say nothing of it, nor of what follows.
+    #[serde(default)]
+    pub cut: u64,
+    /// Times the broker was started again.
+    #[serde(default)]
+    pub restarts: u64,
+    /// Times committed records were deleted.
+    #[serde(default)]
+    pub deletions: u64,
     /// Times a member woke up, or came back, to hear that the group had given its partitions away.
     #[serde(default)]
     pub expelled: u64,
@@ -41,6 +50,9 @@ impl Kills {
         self.sigkill += other.sigkill;
         self.stopped += other.stopped;
         self.frozen += other.frozen;
+        self.cut += other.cut;
+        self.restarts += other.restarts;
+        self.deletions += other.deletions;
         self.expelled += other.expelled;
         for (into, from) in [(&mut self.points, &other.points), (&mut self.unreached, &other.unreached)] {
             from.iter().for_each(|(name, count)| *into.entry(name.clone()).or_default() += count);
@@ -137,11 +149,11 @@ pub fn totals(cases: &[CaseResult]) -> String {
         let never: Vec<String> =
             never_died_at(mode, late, cases).into_iter().map(|name| format!("{name}{}", asked(name))).collect();
         text.push_str(&format!(
-            "\n{}: {} cases, {} kills, {} freezes, {} members expelled; {} of {} points were died at: {}\n{}: never died at: {}",
+            "\n{}: {} cases, {} kills, {}, {} members expelled; {} of {} points were died at: {}\n{}: never died at: {}",
             mode.name(),
             of_mode.len(),
             kills.total(),
-            kills.frozen,
+            others(&kills),
             kills.expelled,
             died.len(),
             points.len(),
@@ -153,13 +165,21 @@ pub fn totals(cases: &[CaseResult]) -> String {
     text
 }
 
+/// What was done beside kills and stops.
+fn others(kills: &Kills) -> String {
+    format!(
+        "{} freezes, {} cut off from the broker, {} restarts of the broker, {} deletions of committed records",
+        kills.frozen, kills.cut, kills.restarts, kills.deletions
+    )
+}
+
 fn sums(cases: &[CaseResult]) -> String {
     let mut kills = Kills::default();
     cases.iter().for_each(|case| kills.add(&case.kills));
     let sum = |of: fn(&CaseResult) -> u64| cases.iter().map(of).sum::<u64>();
     let failed = cases.iter().filter(|case| !case.failures.is_empty()).count();
     format!(
-        "{} cases, {failed} failed, {:.0} s\nkills: {} = {} SIGKILL + {} at named points; beside them {} graceful stops, {} freezes\n\
+        "{} cases, {failed} failed, {:.0} s\nkills: {} = {} SIGKILL + {} at named points; beside them {} graceful stops, {}\n\
          rows: {} acknowledged, {} of agents, {} unknown; lost {}, doubled {}\nwindows: {} compared, {} wrong; late rows not in a window: {}",
         cases.len(),
         cases.iter().map(|case| case.seconds).sum::<f64>(),
@@ -167,7 +187,7 @@ fn sums(cases: &[CaseResult]) -> String {
         kills.sigkill,
         kills.points.values().sum::<u64>(),
         kills.stopped,
-        kills.frozen,
+        others(&kills),
         sum(|case| case.acknowledged),
         sum(|case| case.agent_rows),
         sum(|case| case.unknown),

@@ -4,11 +4,14 @@
 //! segments, retention and upkeep of the lake each few seconds.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::SESSION;
+use crate::broker::Wire;
+use crate::plan::{Plan, SESSION};
+use crate::strikes::Broker;
 use crate::victim::Victim;
 
 /// Sites that send; their rows fall on several partitions.
@@ -90,6 +93,32 @@ pub struct Given {
     pub s3: Option<String>,
     /// Processors over Kafka.
     pub processors: usize,
+    /// Ways to Kafka that can be cut, one for each process that has none of its own.
+    pub wires: Vec<Arc<Wire>>,
+    /// What starts Kafka again.
+    pub broker: Option<Broker>,
+}
+
+impl Given {
+    /// The same for one case: with what its plan needs, and nothing that it does not use.
+    ///
+    /// # Errors
+    /// If what it needs is not given.
+    pub fn of(&self, plan: &Plan) -> Result<Given> {
+        if plan.cuts && self.wires.len() <= plan.processors {
+            let victims = plan.processors + 1;
+            bail!("the plan cuts {victims} processes off from the broker: give a --wire TARGET:PORT for each");
+        }
+        if plan.restart && self.broker.is_none() {
+            bail!("the plan starts the broker again: give --kafka-script PATH");
+        }
+        Ok(Given {
+            processors: plan.processors,
+            wires: if plan.cuts { self.wires.clone() } else { Vec::new() },
+            broker: self.broker.clone().filter(|_| plan.restart),
+            ..self.clone()
+        })
+    }
 }
 
 /// A site.
@@ -139,18 +168,27 @@ impl Site {
         };
         let (reader, victims) = if given.mode.has_kafka() {
             let broker = given.kafka.as_deref().context("this mode needs --kafka HOST:PORT")?;
-            let bus = format!(
-                "bus: {{type: kafka, brokers: \"{broker}\", topic: \"airan.{name}\", partitions: {PARTITIONS}, \
-                 properties: {{group.id: \"{name}\", session.timeout.ms: {SESSION}, heartbeat.interval.ms: 1500}}}}\n"
-            );
-            write("gateway.yaml", &format!("node: gateway-1\n{bus}{}{gateway}{shared}", admin(0)))?;
-            let mut victims = vec![victim("gateway", "gateway", "gateway.yaml", 0)];
+            let bus = |broker: &str| {
+                format!(
+                    "bus: {{type: kafka, brokers: \"{broker}\", topic: \"airan.{name}\", partitions: {PARTITIONS}, \
+                     properties: {{group.id: \"{name}\", session.timeout.ms: {SESSION}, heartbeat.interval.ms: 1500}}}}\n"
+                )
+            };
+            // Each through a wire of its own. A case before this one may have ended while it was cut.
+            given.wires.iter().for_each(|wire| wire.mend());
+            let wire = |process: usize| given.wires.get(process).cloned();
+            let bus_of = |process| bus(&wire(process).map_or_else(|| broker.to_owned(), |wire| wire.address()));
+            write("gateway.yaml", &format!("node: gateway-1\n{}{}{gateway}{shared}", bus_of(0), admin(0)))?;
+            let mut victims = vec![victim("gateway", "gateway", "gateway.yaml", 0).through(wire(0))];
             for number in 1..=given.processors {
-                let file = format!("processor-{number}.yaml");
-                write(&file, &format!("node: processor-{number}\n{bus}{}{lake}{PROCESSOR}{shared}", admin(number)))?;
-                victims.push(victim("processor", &format!("processor-{number}"), &file, number));
+                let (file, name) = (format!("processor-{number}.yaml"), format!("processor-{number}"));
+                let (bus, admin) = (bus_of(number), admin(number));
+                write(&file, &format!("node: {name}\n{bus}{admin}{lake}{PROCESSOR}{shared}"))?;
+                victims.push(victim("processor", &name, &file, number).through(wire(number)));
             }
-            ("processor-1.yaml", victims)
+            // Tools have a way that nobody cuts.
+            write("reader.yaml", &format!("node: reader\n{}{lake}{shared}", bus(broker)))?;
+            ("reader.yaml", victims)
         } else {
             let bus = format!("bus: {{path: data/log, partitions: {PARTITIONS}, segment_bytes: 64KiB, max_age: 5s}}\n");
             let quiet = "agent: {host: {enabled: false}, links: {enabled: false}}\n";

@@ -8,11 +8,13 @@ use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::broker::Wire;
 use crate::plan::End;
 use crate::results::Kills;
 
@@ -38,6 +40,8 @@ pub struct Victim {
     binary: PathBuf,
     folder: PathBuf,
     arguments: Vec<String>,
+    /// Its way to the broker, where that can be cut.
+    wire: Option<Arc<Wire>>,
     child: Option<Child>,
 }
 
@@ -50,8 +54,15 @@ impl Victim {
             binary: binary.to_owned(),
             folder: folder.to_owned(),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            wire: None,
             child: None,
         }
+    }
+
+    /// The same, where its configuration leads to the broker through `wire`.
+    pub fn through(mut self, wire: Option<Arc<Wire>>) -> Victim {
+        self.wire = wire;
+        self
     }
 
     /// The file that holds what it printed.
@@ -119,6 +130,24 @@ impl Victim {
                 self.stay(*then).await?;
                 self.kill()?;
                 kills.sigkill += 1;
+            }
+            End::Cut { after, span, newcomer, then, is_stopped } => {
+                let wire = self.wire.clone().with_context(|| format!("{} has no wire to cut", self.name))?;
+                self.start(None)?;
+                self.stay(*after).await?;
+                wire.cut(*newcomer);
+                let stayed = self.stay(*span).await;
+                wire.mend();
+                stayed?;
+                kills.cut += 1;
+                self.stay(*then).await?;
+                if *is_stopped {
+                    self.stop().await?;
+                    kills.stopped += 1;
+                } else {
+                    self.kill()?;
+                    kills.sigkill += 1;
+                }
             }
         }
         Ok(())
