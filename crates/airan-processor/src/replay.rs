@@ -17,6 +17,7 @@ use bytes::Bytes;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
+use crate::commit::Begun;
 use crate::restate::history::History;
 use crate::settings::Settings;
 use crate::setup::{Pipeline, Setup};
@@ -140,18 +141,12 @@ pub(crate) async fn replay_asked(
         quiet = if shard.has_outcome() { 0 } else { quiet + 1 };
         run.commit(&mut shard, &mut replayed).await?;
     }
-    replayed.appended = shard.sums.appended;
-    replayed.duplicate = shard.sums.duplicate;
-    replayed.rejected = shard.sums.rejected;
-    replayed.late = shard.lates.rows().map(|late| late.3).sum();
-    let stopped = |stage: &crate::stage::Stage| Some((stage.pipeline.spec.name.clone(), stage.stopped()?.to_owned()));
-    replayed.stopped = shard.stages.iter().filter_map(stopped).collect();
-    replayed.windows.sort_by(|a, b| a.pipeline.cmp(&b.pipeline));
+    replayed.end(&shard);
     Ok(replayed)
 }
 
 /// Commits without a restatement after which none is to come: more than a mark may wait.
-const QUIET_COMMITS: usize = 8;
+pub(crate) const QUIET_COMMITS: usize = 8;
 
 /// How a replay is interrupted.
 struct Run<'a> {
@@ -173,45 +168,19 @@ impl Run<'_> {
             return Ok(shard);
         }
         let state = self.commit(&mut shard, replayed).await?;
-        let mut anew = Shard::restore(&shard.setup, shard.next_offset, state)?;
-        for (index, of) in shard.setup.streams.iter().enumerate() {
-            if anew.rebuild_from(index).is_none() {
-                continue;
-            }
-            for (_, rows) in replayed.raw.iter().filter(|(table, _)| **table == *of.stream.name) {
-                anew.rebuild(index, rows).await?;
-            }
-        }
-        Ok(anew)
+        replayed.rebuilt(&shard.setup, shard.next_offset, state).await
     }
 
     /// Commits to `replayed` instead of a lake, and runs a round of restatements. Returns the state.
     async fn commit(&self, shard: &mut Shard, replayed: &mut Replayed) -> Result<Bytes, ReplayError> {
         let begun = shard.begin_commit()?;
-        let mut tables: Vec<(String, Vec<RecordBatch>)> = Vec::new();
-        for table in begun.commit.tables {
-            match table.kind {
-                TableKind::Raw => {
-                    replayed.raw.extend(table.batches.into_iter().map(|rows| (table.table.clone(), rows)))
-                }
-                TableKind::Windows { .. } => tables.push((table.table, table.batches)),
-            }
-        }
-        for (stage, result) in shard.stages.iter().zip(begun.results) {
-            let of = |start, end, rows| ReplayedWindow { pipeline: stage.pipeline.spec.name.clone(), start, end, rows };
-            let closed = result.closed.len();
-            replayed.windows.extend(result.closed.into_iter().map(|window| of(window.start, window.end, window.rows)));
-            let written = tables.iter().find(|(table, _)| *table == stage.pipeline.spec.table);
-            for rows in written.into_iter().flat_map(|(_, rows)| rows).skip(closed) {
-                let bound = |index: usize| rows.column(index).as_primitive::<TimestampMicrosecondType>().value(0);
-                replayed.restated.push(of(bound(0), bound(1), rows.clone()));
-            }
-        }
+        let state = begun.commit.state.clone();
+        replayed.note(shard, begun);
         shard.finish_commit();
         if self.cuts.restates {
             self.restate(shard, replayed).await?;
         }
-        Ok(begun.commit.state)
+        Ok(state)
     }
 
     async fn restate(&self, shard: &mut Shard, replayed: &Replayed) -> Result<(), ReplayError> {
@@ -219,26 +188,83 @@ impl Run<'_> {
         if !round.is_needed(self.requests) {
             return Ok(());
         }
-        let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
-        let mut tables: BTreeMap<&str, Vec<RecordBatch>> = BTreeMap::new();
-        for (table, rows) in &replayed.raw {
-            tables.entry(table).or_default().push(rows.clone());
-        }
-        for window in replayed.windows.iter().chain(&replayed.restated) {
-            let of = shard.setup.pipelines.iter().find(|of| of.spec.name == window.pipeline);
-            tables.entry(of.map_or("", |of| &of.spec.table)).or_default().push(window.rows.clone());
-        }
-        for (table, rows) in tables {
-            let (schema, rows) = alike(rows)?;
-            context.register_table(table, Arc::new(MemTable::try_new(schema, vec![rows])?))?;
-        }
-        let outcome = round.run(&History::over(context), self.requests).await;
+        let history = history(&shard.setup, [replayed])?;
+        let outcome = round.run(&history, self.requests).await;
         if let Some(failure) = outcome.failures.first() {
             return Err(ReplayError::Restatement(failure.clone()));
         }
         shard.finish_round(outcome);
         Ok(())
     }
+}
+
+impl Replayed {
+    /// What a commit has made true.
+    pub(crate) fn note(&mut self, shard: &Shard, begun: Begun) {
+        let mut tables: Vec<(String, Vec<RecordBatch>)> = Vec::new();
+        for table in begun.commit.tables {
+            match table.kind {
+                TableKind::Raw => self.raw.extend(table.batches.into_iter().map(|rows| (table.table.clone(), rows))),
+                TableKind::Windows { .. } => tables.push((table.table, table.batches)),
+            }
+        }
+        for (stage, result) in shard.stages.iter().zip(begun.results) {
+            let of = |start, end, rows| ReplayedWindow { pipeline: stage.pipeline.spec.name.clone(), start, end, rows };
+            let closed = result.closed.len();
+            self.windows.extend(result.closed.into_iter().map(|window| of(window.start, window.end, window.rows)));
+            let written = tables.iter().find(|(table, _)| *table == stage.pipeline.spec.table);
+            for rows in written.into_iter().flat_map(|(_, rows)| rows).skip(closed) {
+                let bound = |index: usize| rows.column(index).as_primitive::<TimestampMicrosecondType>().value(0);
+                self.restated.push(of(bound(0), bound(1), rows.clone()));
+            }
+        }
+    }
+
+    /// A shard built anew from the state of its last commit and the raw rows.
+    pub(crate) async fn rebuilt(&self, setup: &Arc<Setup>, next: i64, state: Bytes) -> Result<Shard, ReplayError> {
+        let mut anew = Shard::restore(setup, next, state)?;
+        for (index, of) in setup.streams.iter().enumerate() {
+            if anew.rebuild_from(index).is_none() {
+                continue;
+            }
+            for (_, rows) in self.raw.iter().filter(|(table, _)| **table == *of.stream.name) {
+                anew.rebuild(index, rows).await?;
+            }
+        }
+        Ok(anew)
+    }
+
+    /// What the shard says of itself at its end.
+    pub(crate) fn end(&mut self, shard: &Shard) {
+        self.appended = shard.sums.appended;
+        self.duplicate = shard.sums.duplicate;
+        self.rejected = shard.sums.rejected;
+        self.late = shard.lates.rows().map(|late| late.3).sum();
+        let stopped =
+            |stage: &crate::stage::Stage| Some((stage.pipeline.spec.name.clone(), stage.stopped()?.to_owned()));
+        self.stopped = shard.stages.iter().filter_map(stopped).collect();
+        self.windows.sort_by(|a, b| a.pipeline.cmp(&b.pipeline));
+    }
+}
+
+/// What all of these shards have committed up to now, as a restatement reads it.
+pub(crate) fn history<'a>(setup: &Setup, all: impl IntoIterator<Item = &'a Replayed>) -> Result<History, ReplayError> {
+    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let mut tables: BTreeMap<&str, Vec<RecordBatch>> = BTreeMap::new();
+    for replayed in all {
+        for (table, rows) in &replayed.raw {
+            tables.entry(table).or_default().push(rows.clone());
+        }
+        for window in replayed.windows.iter().chain(&replayed.restated) {
+            let of = setup.pipelines.iter().find(|of| of.spec.name == window.pipeline);
+            tables.entry(of.map_or("", |of| &of.spec.table)).or_default().push(window.rows.clone());
+        }
+    }
+    for (table, rows) in tables {
+        let (schema, rows) = alike(rows)?;
+        context.register_table(table, Arc::new(MemTable::try_new(schema, vec![rows])?))?;
+    }
+    Ok(History::over(context))
 }
 
 /// Rows of one table with the columns of all of them, as in the lake.

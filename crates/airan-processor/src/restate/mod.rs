@@ -25,5 +25,7 @@ pub(crate) mod round;
 pub(crate) mod shard;
 
 #[cfg(test)]
+pub(crate) mod interleaving;
+#[cfg(test)]
 #[path = "restate_tests.rs"]
 mod tests;

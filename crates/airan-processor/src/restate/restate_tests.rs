@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use airan_bus::Received;
 use airan_lake::{Request, RequestReason};
@@ -8,19 +9,40 @@ use airan_model::catalog::Catalog;
 use airan_model::identity::partition_of;
 use airan_model::time::{DAY, Micros, SECOND, format_rfc3339, parse_rfc3339};
 use proptest::prelude::*;
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Value, json};
 
 use crate::golden::{Row, compare, to_rows};
 use crate::golden_input::read_messages;
 use crate::replay::{Cuts, Replayed, replay_asked};
-use crate::setup::Pipeline;
+use crate::restate::interleaving::{Seen, Shards, Turn};
+use crate::settings::Settings;
+use crate::setup::{Pipeline, Setup};
 use crate::testing::{self, T0, joined, meters};
 
 /// Cases of a property: `AIRAN_CASES`, else a number that fits a run of all tests.
 fn cases(default: u32) -> ProptestConfig {
     let cases = std::env::var("AIRAN_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(default);
     ProptestConfig { cases, max_shrink_iters: 60, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// Runs a property over cases that each follow from a seed: as many as [`cases`] says, from a seed on that is drawn.
+/// `AIRAN_SEED=n` replays one, or with `AIRAN_CASES` begins there.
+fn for_each_seed<S: Strategy>(default: u32, any: &S, property: impl Fn(S::Value) -> Result<(), TestCaseError>) -> u32 {
+    let given = std::env::var("AIRAN_SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
+    let ProptestConfig { cases, .. } = cases(if given.is_some() { 1 } else { default });
+    let first = given.unwrap_or_else(|| RandomState::new().build_hasher().finish() >> 16);
+    println!("{cases} cases from AIRAN_SEED={first} on");
+    for seed in first..first + u64::from(cases) {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+        let one = ProptestConfig { cases: 1, ..self::cases(1) };
+        TestRunner::new_with_rng(one, rng)
+            .run(any, &property)
+            .unwrap_or_else(|error| panic!("AIRAN_SEED={seed} replays it: {error}"));
+    }
+    cases
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -52,10 +74,13 @@ fn arriving(catalog: &Catalog, sent: &[Sent]) -> Vec<Received> {
     read_messages(&text, catalog).unwrap()
 }
 
+/// Rows by pipeline, start of the window and site.
+type Latest = BTreeMap<(String, i64, String), Vec<Row>>;
+
 /// The newest revision of each window and site. Revisions are counted from 0 without gaps, and each is there once.
-fn latest(replayed: &[Replayed]) -> BTreeMap<(String, i64, String), Vec<Row>> {
+fn latest<'a>(replayed: impl IntoIterator<Item = &'a Replayed>) -> Latest {
     let mut all: BTreeMap<(String, i64, String), BTreeMap<i64, Vec<Row>>> = BTreeMap::new();
-    for window in replayed.iter().flat_map(|replayed| replayed.windows.iter().chain(&replayed.restated)) {
+    for window in replayed.into_iter().flat_map(|replayed| replayed.windows.iter().chain(&replayed.restated)) {
         let mut by_site: BTreeMap<(String, i64), Vec<Row>> = BTreeMap::new();
         for mut row in to_rows(&window.rows).unwrap() {
             let site = row["site"].as_str().unwrap().to_owned();
@@ -75,18 +100,23 @@ fn latest(replayed: &[Replayed]) -> BTreeMap<(String, i64, String), Vec<Row>> {
 }
 
 /// What differs between the newest windows of two runs.
-fn differences(pipelines: &[Pipeline], wanted: &[Replayed], found: &[Replayed]) -> Vec<String> {
+fn differences<'a>(
+    pipelines: &[Pipeline],
+    wanted: impl IntoIterator<Item = &'a Replayed>,
+    found: impl IntoIterator<Item = &'a Replayed>,
+) -> Vec<String> {
     let (wanted, found) = (latest(wanted), latest(found));
-    let mut differences = Vec::new();
-    for pipeline in pipelines {
-        let name = &pipeline.spec.name;
-        let rows = |all: &BTreeMap<(String, i64, String), Vec<Row>>| -> Vec<Row> {
-            all.iter().filter(|(key, _)| key.0 == *name).flat_map(|(_, rows)| rows.clone()).collect()
-        };
-        let of = compare(&rows(&wanted), &rows(&found), &pipeline.plan.group_columns());
-        differences.extend(of.into_iter().map(|difference| format!("{name}: {difference}")));
-    }
-    differences
+    let different = |pipeline: &Pipeline| different(pipeline, &wanted, &rows_of(&found, pipeline));
+    pipelines.iter().flat_map(different).collect()
+}
+
+fn rows_of(all: &Latest, pipeline: &Pipeline) -> Vec<Row> {
+    all.iter().filter(|(key, _)| key.0 == pipeline.spec.name).flat_map(|(_, rows)| rows.clone()).collect()
+}
+
+fn different(pipeline: &Pipeline, wanted: &Latest, found: &[Row]) -> Vec<String> {
+    let of = compare(&rows_of(wanted, pipeline), found, &pipeline.plan.group_columns());
+    of.into_iter().map(|difference| format!("{}: {difference}", pipeline.spec.name)).collect()
 }
 
 async fn run(catalog: &Catalog, pipelines: &[Pipeline], sent: &[Sent], cuts: &Cuts, asked: &[Request]) -> Replayed {
@@ -103,13 +133,17 @@ async fn run_within(
     asked: &[Request],
 ) -> Replayed {
     let messages = arriving(catalog, sent);
-    // Shorter than the longest delay, and few looks back.
-    let mut settings = testing::settings();
-    settings.counters.idle = "2h".parse().unwrap();
-    (settings.restate.windows, settings.restate.rows) = budget;
-    let replayed = replay_asked(&settings, catalog, pipelines, &messages, cuts, asked).await.unwrap();
+    let replayed = replay_asked(&settings(budget), catalog, pipelines, &messages, cuts, asked).await.unwrap();
     assert!(replayed.stopped.is_empty(), "{:?}", replayed.stopped);
     replayed
+}
+
+/// Counters are remembered for less than the longest delay, and a round may do little.
+fn settings((windows, rows): (u64, u64)) -> Settings {
+    let mut settings = testing::settings();
+    settings.counters.idle = "2h".parse().unwrap();
+    (settings.restate.windows, settings.restate.rows) = (windows, rows);
+    settings
 }
 
 /// The same rows as if each had come at once: no row is late, and nothing is restated.
@@ -139,14 +173,32 @@ fn delays() -> impl Strategy<Value = Micros> {
 
 /// Windows and rows between two commits.
 fn budgets() -> impl Strategy<Value = (u64, u64)> {
-    (prop_oneof![1u64..8, Just(20_000)], prop_oneof![1u64..40, Just(2_000_000)])
+    (prop_oneof![1 => 1u64..8, 2 => Just(20_000)], prop_oneof![1 => 1u64..40, 2 => Just(2_000_000)])
 }
+
+/// Who does what. Of a stored lake everything is read anew each time, so that is the rarer case.
+fn turns() -> impl Strategy<Value = Vec<(u8, Turn)>> {
+    let turn = prop_oneof![
+        8 => (1u8..6).prop_map(Turn::Apply),
+        1 => Just(Turn::Flush),
+        4 => Just(Turn::Commit),
+        3 => Just(Turn::Look),
+        3 => Just(Turn::End),
+        2 => Just(Turn::Die),
+        1 => Just(Turn::Publish),
+        2 => Just(Turn::Compact),
+    ];
+    prop::collection::vec((0u8..6, turn), 0..80)
+}
+
+/// Sites of nodes: on two partitions the first is apart from the others, on three each has one of its own.
+const SITES: [&str; 4] = ["s0", "s0", "s1", "s3"];
 
 /// node, part, kind of row, pause, value, delay
 type Line = (usize, usize, u8, i64, u8, Micros);
 
 fn lines() -> impl Strategy<Value = Vec<Line>> {
-    prop::collection::vec((0usize..3, 0usize..2, 0u8..4, 1i64..14, 0u8..20, delays()), 1..50)
+    prop::collection::vec((0..SITES.len(), 0usize..2, 0u8..4, 1i64..14, 0u8..20, delays()), 1..50)
 }
 
 /// Rows of `meter` and `other`: counters that rise, fall and are sometimes absent; gauges; histograms; rises of their own.
@@ -158,7 +210,7 @@ fn sent(lines: &[Line]) -> Vec<Sent> {
         let stream = if kind == 3 { "other" } else { "meter" };
         let number = numbers.entry((node, stream)).or_default();
         let mut row = json!({"stream": stream, "ts": format_rfc3339(T0 + at * SECOND), "node": format!("n{node}"),
-            "site": format!("s{}", node / 2), "batch": format!("{:032x}", node + 1), "seq": *number});
+            "site": SITES[node], "batch": format!("{:032x}", node + 1), "seq": *number});
         let more = match kind {
             0 => json!({"part": part.to_string(), "total": value, "whole": value / 2, "level": value}),
             1 => json!({"part": part.to_string(), "total": value, "spread":
@@ -190,38 +242,111 @@ async fn small_pipelines(catalog: &Catalog) -> Vec<Pipeline> {
     ]
 }
 
-/// Scenario: rows of three nodes at two sites, each on its way for no time, seconds, minutes or days; counters with resets; on
-/// one or two partitions; cut into batches, committed and restarted anywhere, so that restatements are also lost between
-/// computing and committing; a few windows or rows, or all, in one round; sometimes with a request for everything.
+/// One of many ways by which rows come into a lake.
+#[derive(Clone, Debug)]
+struct Way {
+    lines: Vec<Line>,
+    /// Which pipelines run.
+    pipelines: Vec<usize>,
+    partitions: i32,
+    turns: Vec<(u8, Turn)>,
+    /// Before which turn everything is asked for.
+    asked: Option<(usize, (bool, i64, i64))>,
+    budget: (u64, u64),
+    /// Over a lake of files.
+    is_stored: bool,
+}
+
+fn ways() -> impl Strategy<Value = Way> {
+    let asked = prop::option::of((0usize..80, (any::<bool>(), 0i64..300, 10i64..500)));
+    let is_stored = prop_oneof![9 => Just(false), 1 => Just(true)];
+    let pipelines = prop::sample::subsequence(vec![0, 1, 2, 3], 1..=4);
+    (lines(), pipelines, 1i32..4, turns(), asked, budgets(), is_stored).prop_map(
+        |(lines, pipelines, partitions, turns, asked, budget, is_stored)| Way {
+            lines,
+            pipelines,
+            partitions,
+            turns,
+            asked,
+            budget,
+            is_stored,
+        },
+    )
+}
+
+/// Scenario: rows of four nodes at three sites, each on its way for no time, seconds, minutes or days; counters with resets; on
+/// one to three partitions of one lake, whose shards take turns in a drawn order: messages cut into batches, commits, rounds of
+/// restatements which read and end between those of the others and are lost with their shard, deaths after which a shard reads
+/// on from its last commit; a few windows or rows, or all, in one round; sometimes a request for everything on the way. One
+/// lake in ten is one of files, published and compacted in between.
 /// Guarantees: promise 3 and W2: the newest revision of every window, its completeness included, is that of a run in which
-/// every row came at once; revisions are counted without gaps, and no row is lost.
+/// every row came at once; revisions are counted without gaps, and no row is lost. What the `_latest` views of the lake say is
+/// that too, and its documents and files are sound.
 #[test]
 fn however_late_rows_are_windows_end_as_if_they_had_come_at_once() {
     let (runtime, catalog) = (runtime(), testing::catalog());
-    let pipelines = runtime.block_on(small_pipelines(&catalog));
-    let request = prop::option::of((any::<bool>(), 0i64..300, 10i64..500));
-    let any_run = (lines(), cuts(), 1i32..3, request, budgets());
-    type AnyRun = (Vec<Line>, Cuts, i32, Option<(bool, i64, i64)>, (u64, u64));
-    let property = |(lines, cuts, partitions, request, budget): AnyRun| {
-        let sent = sent(&lines);
+    let all = runtime.block_on(small_pipelines(&catalog));
+    let seen = Mutex::new(Seen::default());
+    let property = |way: Way| {
+        let sent = sent(&way.lines);
+        let pipelines: Vec<Pipeline> = way.pipelines.iter().map(|at| all[*at].clone()).collect();
         runtime.block_on(async {
             let wanted = [in_order(&catalog, &pipelines, &sent).await];
-            let asked: Vec<Request> = request.iter().map(|of| of_everything(*of)).collect();
-            let mut found = Vec::new();
-            for partition in 0..partitions {
-                let is_here = |sent: &&Sent| partition_of(sent.row["site"].as_str().unwrap(), partitions) == partition;
-                let here: Vec<Sent> = sent.iter().filter(is_here).cloned().collect();
-                // In a replay every site is of partition 0 of 1.
-                found.push(run_within(budget, &catalog, &pipelines, &here, &cuts, &asked).await);
-            }
-            let differences = differences(&pipelines, &wanted, &found);
+            let mut shards = go(&catalog, &pipelines, &sent, &way).await;
+            let found = shards.finish().await;
+            let differences = differences(&pipelines, &wanted, found.iter().copied());
             prop_assert!(differences.is_empty(), "{:#?}", differences);
             let rows: usize = found.iter().flat_map(|found| &found.raw).map(|(_, rows)| rows.num_rows()).sum();
             prop_assert_eq!(rows, sent.len());
+            prop_assert!(found.iter().all(|found| found.stopped.is_empty()));
+            if way.is_stored {
+                let wrong = wrong_in_files(&shards, &pipelines, &latest(&wanted), sent.len()).await;
+                prop_assert!(wrong.is_empty(), "in the files: {:#?}", wrong);
+            }
+            seen.lock().unwrap().add(shards.seen);
             Ok(())
         })
     };
-    TestRunner::new(cases(200)).run(&any_run, property).unwrap_or_else(|error| panic!("{error}"));
+    let cases = for_each_seed(200, &ways(), property);
+    let seen = seen.into_inner().unwrap();
+    println!("{seen:?}");
+    assert!(cases < 200 || (seen.crossed > 200 && seen.lost > 3 && seen.merges > 3), "{seen:?}");
+}
+
+/// The turns that were drawn.
+async fn go(catalog: &Catalog, pipelines: &[Pipeline], sent: &[Sent], way: &Way) -> Shards {
+    let setup = Arc::new(Setup::new(settings(way.budget), catalog, pipelines.to_vec()));
+    let messages = (0..way.partitions).map(|partition| {
+        let is_here = |sent: &&Sent| partition_of(sent.row["site"].as_str().unwrap(), way.partitions) == partition;
+        let here: Vec<Sent> = sent.iter().filter(is_here).cloned().collect();
+        arriving(catalog, &here)
+    });
+    let mut shards = Shards::over(&setup, messages.collect(), way.is_stored).await;
+    for (at, (who, turn)) in way.turns.iter().enumerate() {
+        if let Some((_, of)) = way.asked.filter(|(before, _)| *before == at) {
+            shards.ask(of_everything(of)).await;
+        }
+        shards.turn(*who, *turn).await;
+    }
+    if let Some((_, of)) = way.asked.filter(|_| shards.asked.is_empty()) {
+        shards.ask(of_everything(of)).await;
+    }
+    shards
+}
+
+/// What readers of the lake would see that is not so.
+async fn wrong_in_files(shards: &Shards, pipelines: &[Pipeline], wanted: &Latest, sent: usize) -> Vec<String> {
+    let mut wrong = shards.problems().await;
+    for pipeline in pipelines {
+        let mut found = shards.stored(&format!("{}_latest", pipeline.spec.table)).await.unwrap();
+        for row in &mut found {
+            row.retain(|column, _| !["revision", "emptied", "date"].contains(&column.as_str()));
+        }
+        wrong.extend(different(pipeline, wanted, &found));
+    }
+    let rows = shards.stored("meter").await.unwrap().len() + shards.stored("other").await.unwrap().len();
+    wrong.extend((rows != sent).then(|| format!("{rows} rows, {sent} were sent")));
+    wrong
 }
 
 /// Scenario: a backfill of 150 sites, more than are read together, with fewer windows and rows in one round than they have.
@@ -245,7 +370,7 @@ async fn a_backfill_of_many_sites_gets_on_however_little_a_round_may_do() {
     for budget in [(200, 2_000_000), (20_000, 150), (1, 1)] {
         let asked = [of_everything((false, 0, 1_000))];
         let found = run_within(budget, &catalog, &pipelines, &sent, &cuts, &asked).await;
-        let differences = differences(&pipelines, std::slice::from_ref(&whole), std::slice::from_ref(&found));
+        let differences = differences(&pipelines, [&whole], [&found]);
         assert!(differences.is_empty(), "{budget:?}: {differences:#?}");
         let rows =
             |windows: &[crate::replay::ReplayedWindow]| windows.iter().map(|of| of.rows.num_rows()).sum::<usize>();
