@@ -161,3 +161,67 @@ pub(crate) fn delete_records(broker: &str, topic: &str, partition: i32, before: 
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: clients of a server that gives back what it gets, through a wire that is cut and mended twice.
+    /// Guarantees: while it is cut nothing comes through, whether a client was there before or comes meanwhile, and none of it is lost for
+    /// one that waits; one that is turned away hears so at once.
+    #[test]
+    fn a_wire_that_is_cut_is_mute_and_loses_nothing() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = server.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for client in server.incoming().map_while(Result::ok) {
+                let (mut from, mut to) = (client.try_clone().unwrap(), client);
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            }
+        });
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let wire = Wire::of(&format!("{target}:{port}")).unwrap();
+        let client = || {
+            let client = TcpStream::connect(wire.address()).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            client
+        };
+        let echo = |client: &mut TcpStream| {
+            let mut word = [0; 4];
+            client.read_exact(&mut word).map(|()| word)
+        };
+        let mut first = client();
+        first.write_all(b"one,").unwrap();
+        assert_eq!(&echo(&mut first).unwrap(), b"one,");
+
+        wire.cut(Newcomer::Waits);
+        let mut second = client();
+        for client in [&mut first, &mut second] {
+            client.write_all(b"two,").unwrap();
+            client.set_read_timeout(Some(6 * LOOK_EVERY)).unwrap();
+            assert!(echo(client).is_err(), "nothing comes through");
+            client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        }
+        wire.mend();
+        for client in [&mut first, &mut second] {
+            assert_eq!(&echo(client).unwrap(), b"two,");
+        }
+
+        wire.cut(Newcomer::IsTurnedAway);
+        assert!(matches!(client().read(&mut [0]), Ok(0)), "it is turned away");
+        wire.mend();
+        let mut third = client();
+        third.write_all(b"end.").unwrap();
+        assert_eq!(&echo(&mut third).unwrap(), b"end.");
+    }
+
+    /// Guarantees: what is no pair of ports is refused with what it should be, and a port that is taken is.
+    #[test]
+    fn a_wire_needs_two_ports() {
+        for ports in ["", "1", "1:", "a:b", "1:70000"] {
+            assert!(Wire::of(ports).unwrap_err().to_string().contains("TARGET:PORT"), "{ports}");
+        }
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(Wire::of(&format!("1:{}", taken.local_addr().unwrap().port())).is_err());
+    }
+}

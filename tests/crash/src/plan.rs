@@ -196,10 +196,10 @@ pub fn strikes(plan: &Plan, seed: u64) -> Vec<(Duration, Strike)> {
         strikes.push(Strike::Delete);
     }
     if plan.restart {
-        let restart = Strike::Restart { is_killed: dice.chance(50), away: dice.millis(0, 2 * SESSION) };
+        let restart = Strike::Restart { is_killed: dice.chance(50), away: dice.millis(0, SESSION) };
         strikes.insert(dice.between(0, strikes.len() as u64) as usize, restart);
     }
-    strikes.into_iter().map(|strike| (dice.millis(2_000, 12_000), strike)).collect()
+    strikes.into_iter().map(|strike| (dice.millis(2_000, 10_000), strike)).collect()
 }
 
 fn lane(lives: usize, dice: &mut Dice, pace: &Pace, mut round: Option<&mut Round>, cuts: bool) -> Lane {
