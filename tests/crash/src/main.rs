@@ -87,9 +87,9 @@ struct Arguments {
     /// Ends of processes in one case
     #[arg(long, default_value_t = 12)]
     kills: usize,
-    /// Processors over Kafka
-    #[arg(long, default_value_t = 2)]
-    processors: usize,
+    /// Processors over Kafka [default: two or three, drawn for each case]
+    #[arg(long)]
+    processors: Option<usize>,
     /// Apache Kafka, for the modes that need it; deploy/kafka/kafka.sh starts one
     #[arg(long, value_name = "HOST:PORT")]
     kafka: Option<String>,
@@ -161,7 +161,7 @@ async fn run(arguments: &Arguments) -> Result<bool> {
         mode: arguments.mode,
         kafka: arguments.kafka.clone(),
         s3: arguments.s3.clone(),
-        processors: arguments.processors,
+        processors: arguments.processors.unwrap_or_default(),
         wires: arguments.wire.iter().map(|ports| wire(ports)).collect::<Result<_>>()?,
         broker: arguments.kafka_script.as_deref().map(Broker::new),
     };
@@ -224,12 +224,13 @@ fn plan(arguments: &Arguments, number: u64, known: &[CaseResult]) -> Plan {
     let mut dice = Dice::new(Dice::new(arguments.seed, number + 1).draw(), 5);
     let turns = Turns::of(&points, &results::kills_of(arguments.mode, known), &mut dice);
     let has_kafka = arguments.mode.has_kafka();
+    let processors = arguments.processors.unwrap_or_else(|| dice.between(2, 3) as usize);
     Plan {
         kills: arguments.kills,
-        processors: arguments.processors,
+        processors,
         late: arguments.late,
         turns,
-        cuts: has_kafka && arguments.wire.len() > arguments.processors,
+        cuts: has_kafka && arguments.wire.len() > processors,
         restart: has_kafka && arguments.kafka_script.is_some(),
         delete: has_kafka,
     }
@@ -287,6 +288,24 @@ mod tests {
         assert_eq!(span("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(span("2h"), Ok(Duration::from_secs(7_200)));
         assert!(span("10").is_err() && span("m").is_err());
+    }
+
+    /// Guarantees: over Kafka there are two or three processors where no number is given, and what is done to the broker is what can be
+    /// done with what is given; on the local log there is no broker.
+    #[test]
+    fn a_plan_is_what_can_be_done() {
+        let planned = |words: &[&str], case| {
+            let words = [&["airan-crash"], words].concat();
+            plan(&Arguments::parse_from(words), case, &[])
+        };
+        let kafka = ["--mode", "kafka", "--kafka-script", "x", "--wire", "1:2", "--wire", "3:4", "--wire", "5:6"];
+        let plans: Vec<Plan> = (0..20).map(|case| planned(&kafka, case)).collect();
+        assert!(plans.iter().all(|plan| plan.restart && plan.delete && plan.cuts == (plan.processors == 2)));
+        assert!([2, 3].iter().all(|number| plans.iter().any(|plan| plan.processors == *number)));
+        let alone = planned(&["--mode", "kafka", "--processors", "5"], 0);
+        assert_eq!((alone.processors, alone.cuts, alone.restart, alone.delete), (5, false, false, true));
+        let local = planned(&kafka[2..], 0);
+        assert!(!local.cuts && !local.restart && !local.delete);
     }
 
     /// Guarantees: where points are required, a file without a death at each of them is a failure; where not, it is none.

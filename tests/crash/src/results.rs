@@ -165,12 +165,15 @@ pub fn totals(cases: &[CaseResult]) -> String {
     text
 }
 
-/// What was done beside kills and stops.
+/// What was done beside kills and stops: freezes, and of the broker's faults those that there were.
 fn others(kills: &Kills) -> String {
-    format!(
-        "{} freezes, {} cut off from the broker, {} restarts of the broker, {} deletions of committed records",
-        kills.frozen, kills.cut, kills.restarts, kills.deletions
-    )
+    let of_broker = [
+        (kills.cut, "cut off from the broker"),
+        (kills.restarts, "restarts of the broker"),
+        (kills.deletions, "deletions of committed records"),
+    ];
+    let were = of_broker.iter().filter(|(times, _)| *times > 0).map(|(times, what)| format!(", {times} {what}"));
+    format!("{} freezes{}", kills.frozen, were.collect::<String>())
 }
 
 fn sums(cases: &[CaseResult]) -> String {
@@ -243,15 +246,19 @@ mod tests {
     }
 
     /// Scenario: cases of two modes, each with deaths at one point, one of them asked for another in vain; and a line that an earlier
-    /// release wrote, without a plan.
+    /// release wrote, without a plan and without counts of what was not done then.
     /// Guarantees: deaths count for their own mode; every other point of it is named as one that nothing died at.
     #[test]
     fn points_without_a_death_are_named_by_mode() {
         let mut over_kafka = CaseResult { mode: Mode::Kafka, ..case(0) };
         over_kafka.kills.points = [("lake.trim.mark".to_owned(), 1)].into();
+        (over_kafka.kills.cut, over_kafka.kills.restarts, over_kafka.kills.deletions) = (3, 1, 2);
         over_kafka.kills.unreached = [("lake.trim.record".to_owned(), 4)].into();
         let mut line = serde_json::to_value(case(1)).unwrap();
         line.as_object_mut().unwrap().remove("plan");
+        for of_later in ["cut", "restarts", "deletions", "expelled"] {
+            assert!(line["kills"].as_object_mut().unwrap().remove(of_later).is_some());
+        }
         let cases = [over_kafka, serde_json::from_value(line).unwrap()];
         let never = |mode| never_died_at(mode, Late::Restated, &cases);
         assert!(never(Mode::Kafka).contains(&"lake.commit.record") && !never(Mode::Kafka).contains(&"lake.trim.mark"));
@@ -260,6 +267,8 @@ mod tests {
         let told = totals(&cases);
         let kafka = told.lines().find(|line| line.starts_with("kafka: never died at: ")).unwrap();
         assert!(kafka.contains("lake.trim.record (and 4 in vain)") && !kafka.contains("lake.trim.mark"), "{told}");
+        let others = "3 cut off from the broker, 1 restarts of the broker, 2 deletions of committed records";
+        assert_eq!(told.matches(others).count(), 2, "of all, and of the mode: {told}");
         assert!(told.contains("local: 1 cases, 5 kills") && !told.contains("\ns3: "), "{told}");
     }
 }
