@@ -135,10 +135,14 @@ impl Case {
         site.agent.stop().await?;
 
         senders.retain(Sender::is_live);
-        let newest = senders.iter().map(Sender::newest).max().unwrap_or_default();
+        let newest = senders.iter().map(Sender::newest).chain([now_micros()]).max().unwrap_or_default();
         let closed_until = (newest.div_euclid(WIDTH) + 2) * WIDTH;
-        for sender in &mut senders {
-            sender.close(closed_until + LATENESS).await?;
+        // The first of the two is the row after those that are erased, so its rise changes with them: were it the last of its node, the
+        // erasure would wait for its window until that node counts as away, a minute later.
+        for at in [closed_until - WIDTH, closed_until + LATENESS] {
+            for sender in &mut senders {
+                sender.close(at).await?;
+            }
         }
         let at_peace = self.until_processed(&site.victims, &lake, &ledger, erasure.as_ref(), closed_until).await;
         if let Some(erasure) = erasure.as_ref().filter(|_| at_peace.is_ok()) {

@@ -105,7 +105,7 @@ impl Sender {
         Ok(self)
     }
 
-    /// Sends one row of time `at`, after which every window before it closes.
+    /// Sends one row of time `at`; a lateness after the end of a window it closes that one.
     pub async fn close(&mut self, at: i64) -> Result<()> {
         self.bodies += 1;
         let row = self.row(0, at, 0);
