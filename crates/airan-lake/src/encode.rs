@@ -1,7 +1,7 @@
 //! Rows of one table and one date into the bytes of one Parquet file.
 //!
 //! Choices, and why (numbers: `speed` below, 2 M rows of 12 filled and 40 empty columns):
-//! - zstd(1), row groups of at most 1 Mi rows; sorted by (entity, time), so that equal labels lie together.
+//! - zstd(1), row groups of at most 1 Mi rows and 32 MiB, pages of 8,192 rows; sorted by (entity, time), so that equal labels lie together.
 //! - Text is dictionary-encoded. Floats are not (measurements hardly repeat), and are written byte-split, which zstd
 //!   compresses better than plain. Integers and times are delta-packed.
 //! - Statistics per column chunk; per page only for the columns one prunes by (time and keys).
@@ -36,6 +36,11 @@ use crate::seal::Checksum;
 
 /// Most rows in a row group (DESIGN: 1 Mi).
 pub(crate) const ROW_GROUP_ROWS: usize = 1 << 20;
+/// Most bytes in a row group, as they are stored: of wide rows fewer than [`ROW_GROUP_ROWS`], for a writer keeps a row group in
+/// memory until it is complete.
+const ROW_GROUP_BYTES: usize = 32 << 20;
+/// Rows of a page of a column: a merge has one of each column of each of its files decoded at once.
+pub(crate) const PAGE_ROWS: usize = 8_192;
 /// From this many rows on a file carries its columns' descriptions.
 const DESCRIBED_ROWS: usize = 1 << 14;
 /// Share of absent values a bloom filter lets through.
@@ -197,6 +202,8 @@ pub(crate) fn properties(
         .set_coerce_types(true)
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_max_row_group_row_count(Some(group_rows))
+        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+        .set_data_page_row_count_limit(PAGE_ROWS)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_dictionary_enabled(true)
         .set_created_by(concat!("airan ", env!("CARGO_PKG_VERSION")).to_owned())

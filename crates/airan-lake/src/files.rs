@@ -325,15 +325,33 @@ pub(crate) async fn read_live(lake: &Lake, path: &Path, live: &Live) -> Result<B
             return Ok(bytes);
         }
     }
+    Err(missing(lake, path, live).await?)
+}
+
+/// As [`read_live`], but the bytes stay where they are: the name they were met at, their number and their checksum.
+///
+/// # Errors
+/// As those of [`read_live`].
+pub(crate) async fn sum_live(lake: &Lake, path: &Path, live: &Live) -> Result<(Path, u64, Checksum), ReadError> {
+    for path in layout::names_of(path) {
+        if let Some((bytes, checksum)) = lake.store().sum(&path).await? {
+            return Ok((path, bytes, checksum));
+        }
+    }
+    Err(missing(lake, path, live).await?)
+}
+
+/// Why a file that counted has none of its names.
+async fn missing(lake: &Lake, path: &Path, live: &Live) -> Result<ReadError, ReadError> {
     let now = counted(lake, Some(&live.file.table)).await?;
     if !now.files.iter().any(|known| known.file.path == live.file.path) {
-        return Err(ReadError::Gone { path: path.to_string() });
+        return Ok(ReadError::Gone { path: path.to_string() });
     }
     let who = match live.origin {
         Some(origin) => format!("record {} of {}/{}", origin.n, live.topic, origin.partition),
         None => format!("the Delta log of {}", live.file.table),
     };
-    Err(Damaged { path: path.to_string(), reason: format!("{who} names it and it is not there") }.into())
+    Ok(Damaged { path: path.to_string(), reason: format!("{who} names it and it is not there") }.into())
 }
 
 async fn read_file(

@@ -35,7 +35,8 @@ pub struct CompactionSettings {
     pub on: bool,
     /// Time between its passes.
     pub every: DurationSetting,
-    /// Bytes of one merge at most; files of half of it stay as they are. A merge keeps that many bytes in memory.
+    /// Bytes of a file that is made, at most; files of half of it are large enough. A merge takes up to sixteen times as many, and its
+    /// memory does not grow with them.
     pub target_bytes: BytesSetting,
     /// Fewest small files of a day, while it is not over, that are worth a merge.
     pub min_files: usize,

@@ -3,6 +3,7 @@
 //! K2 rests on one thing: of two writers that create one key, exactly one succeeds. `probe` proves it before anything is
 //! written. An operation that fails has an *unknown* outcome; the caller resolves it by reading, never by guessing.
 
+use std::ops::Range;
 use std::path::Path as FsPath;
 use std::sync::Arc;
 
@@ -12,7 +13,13 @@ use object_store::path::Path;
 use object_store::{Error, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use crate::durable::DurableLocal;
+use crate::seal::Checksum;
 use crate::settings::LakeSettings;
+
+/// Ranges of one object that are read at once.
+const RANGES_AT_ONCE: usize = 8;
+/// Bytes of an object that are in memory while its checksum is summed up.
+const PIECE: usize = 8 << 20;
 
 /// The store did not answer, or answered with an error: what happened is unknown. Wait and try again.
 #[derive(Debug, thiserror::Error)]
@@ -182,6 +189,47 @@ impl Store {
             Err(Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(StoreError::new("read", path, error)),
         }
+    }
+
+    /// Size and checksum of the object at `path`, which passes by piece by piece; `None` where there is nothing.
+    pub(crate) async fn sum(&self, path: &Path) -> Result<Option<(u64, Checksum)>, StoreError> {
+        let Some(bytes) = self.size(path).await? else { return Ok(None) };
+        let mut sum = crc32fast::Hasher::new();
+        for from in (0..bytes).step_by(PIECE) {
+            let piece = self.object.get_range(path, from..bytes.min(from + PIECE as u64)).await;
+            sum.update(&piece.map_err(|error| StoreError::new("read", path, error))?);
+        }
+        Ok(Some((bytes, Checksum::from_crc32(sum.finalize()))))
+    }
+
+    /// These ranges of the object at `path`; those next to each other are read as one.
+    pub(crate) async fn ranges(&self, path: &Path, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>, StoreError> {
+        let mut whole: Vec<Range<u64>> = Vec::new();
+        for range in &ranges {
+            match whole.last_mut() {
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ => whole.push(range.clone()),
+            }
+        }
+        let mut read = Vec::with_capacity(whole.len());
+        for some in whole.chunks(RANGES_AT_ONCE) {
+            let mut under_way = Vec::with_capacity(some.len());
+            for range in some {
+                under_way.push(self.object.get_range(path, range.clone()));
+            }
+            let found = futures::future::try_join_all(under_way).await;
+            read.extend(found.map_err(|error| StoreError::new("read", path, error))?);
+        }
+        let mut read = read.into_iter();
+        let mut piece = Bytes::new();
+        let each = ranges.into_iter().map(|range| {
+            if piece.is_empty() {
+                piece = read.next().unwrap_or_default();
+            }
+            let bytes = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+            piece.split_to(bytes.min(piece.len()))
+        });
+        Ok(each.collect())
     }
 
     /// Size of the object at `path`; `None` where there is nothing.

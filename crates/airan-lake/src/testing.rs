@@ -27,6 +27,14 @@ pub(crate) const TOPIC: &str = "telemetry";
 /// One second.
 pub(crate) const SECOND: Micros = 1_000_000;
 
+/// A number that looks random and is the same for the same `id` (SplitMix64's mixing): no encoding makes it smaller.
+pub(crate) fn noise(id: i64) -> i64 {
+    let mixed = (id as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ (mixed >> 31)) as i64
+}
+
 /// A time column, UTC.
 pub(crate) fn times(at: &[Micros]) -> ArrayRef {
     Arc::new(TimestampMicrosecondArray::from(at.to_vec()).with_timezone("UTC"))

@@ -1,13 +1,13 @@
 //! Compaction: many small published files become few large ones.
 //!
 //! ```text
-//!  Delta state ──plan──▶ merges ──▶ rewrite (new file, create-only) ──▶ Delta commit: remove …, add … ──▶ names settled
+//!  Delta state ──plan──▶ merges ──▶ rewrite (new files, create-only) ──▶ Delta commit: remove …, add … ──▶ names settled
 //! ```
 //!
-//! Only the Delta commit decides (S1). Before it the new file is one that nothing names, and is cleared up after a day;
-//! after it readers that look anew find the new file, and readers at work have the old ones for a day. The commit takes the
+//! Only the Delta commit decides (S1). Before it the new files are such that nothing names, and are cleared up after a day;
+//! after it readers that look anew find the new files, and readers at work have the old ones for a day. The commit takes the
 //! next version of the table or nothing. Whoever is beaten to it loads the table again: while all inputs still count it tries
-//! again, otherwise somebody else (retention, an erasure, another compaction) has taken one, and the new file is given up.
+//! again, otherwise somebody else (retention, an erasure, another compaction) has taken one, and the new files are given up.
 //!
 //! A merge that took too long gives up as well ([`GIVE_UP_AFTER`]): after a day vacuum deletes files that nothing names,
 //! and a process that was frozen in between must not name one then.
@@ -31,16 +31,16 @@ use self::plan::{PlanRules, plan};
 use crate::commit::TableKind;
 use crate::delta::{Change, DeltaError, DeltaTable};
 use crate::encode::ROW_GROUP_ROWS;
-use crate::files::{Live, read_live};
+use crate::files::{Live, read_live, sum_live};
 use crate::lake::Lake;
 use crate::layout;
 use crate::record::{ReadError, RecordFile};
-use crate::rewrite::{RewriteError, Rewritten, Rules, Source, alike, rewrite};
+use crate::rewrite::{RewriteError, Rewritten, Rules, Source, Stored, alike, rewrite};
 use crate::schema::{self, TableSchema};
 use crate::seal::{Checksum, Damaged};
 
 /// From the beginning of a merge to its commit. Vacuum waits a day before it deletes a file that nothing names; half of that
-/// allows for clocks that differ, and no merge of a few hundred MiB takes as long.
+/// allows for clocks that differ, and no merge of a few GiB takes as long.
 pub(crate) const GIVE_UP_AFTER: Micros = 12 * HOUR;
 /// Times a merge gives way to faster commits of others before it is left to the next pass.
 const TRIES: u32 = 16;
@@ -49,12 +49,17 @@ const TRIES: u32 = 16;
 const ROUNDS: usize = 16;
 /// What merging may account for beside the bytes of its inputs: sort keys and one batch of each.
 pub(crate) const MERGE_MEMORY: usize = 512 << 20;
+/// Bytes of inputs that a merge holds in memory: many small files are read once and whole. Others are read piece by piece.
+/// (In this crate's tests next to nothing, so that their files are read in both ways.)
+const HELD_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 64 << 20 };
 
 /// What one pass of compaction did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CompactReport {
-    /// Files made.
+    /// Merges done.
     pub merges: u64,
+    /// Files made.
+    pub files_out: u64,
     /// Files that are in them.
     pub files_in: u64,
     /// Bytes of those.
@@ -95,8 +100,20 @@ pub(crate) struct Replaced {
     pub(crate) files: Vec<String>,
     pub(crate) rows_in: u64,
     pub(crate) bytes_in: u64,
-    /// Absent where no row was left.
-    pub(crate) made: Option<Rewritten>,
+    /// In the order of their rows; none where no row was left.
+    pub(crate) made: Vec<Rewritten>,
+}
+
+impl Replaced {
+    /// Rows of the files made.
+    pub(crate) fn rows_out(&self) -> u64 {
+        self.made.iter().map(|made| made.rows).sum()
+    }
+
+    /// Bytes of the files made.
+    fn bytes_out(&self) -> u64 {
+        self.made.iter().map(|made| made.bytes).sum()
+    }
 }
 
 impl Lake {
@@ -119,7 +136,7 @@ impl Lake {
     /// Publishes, then merges what is due, of one table or of all, one merge after the other; `told` is called before each.
     ///
     /// Safe beside writers, readers, publishers, retention, erasure and other compactions. Cancel-safe: what was done stands.
-    /// Takes one core, and memory as the top of `rewrite/mod.rs` says, with inputs of at most `lake.compaction.target_bytes`.
+    /// Takes one core, and memory as the top of `rewrite/mod.rs` says.
     ///
     /// # Errors
     /// If records or Delta logs cannot be read. What fails in one table is in the report and holds up no other.
@@ -163,7 +180,7 @@ impl Lake {
             if merges.is_empty() {
                 return Ok(());
             }
-            let rules = merge_rules(&schema);
+            let rules = merge_rules(&schema, self.settings().compaction.target_bytes.get());
             for merge in merges {
                 told(&merge);
                 let inputs: Vec<Live> = merge.files.iter().filter_map(|path| delta.file(path).cloned()).collect();
@@ -186,18 +203,19 @@ impl Lake {
     }
 
     fn note_merged(&self, replaced: &Replaced, seconds: f64, report: &mut CompactReport) {
-        let (files, made) = (replaced.files.len() as u64, replaced.made.as_ref());
+        let files = replaced.files.len() as u64;
         report.merges += 1;
         report.files_in += files;
         report.bytes_in += replaced.bytes_in;
         report.rows_in += replaced.rows_in;
-        report.bytes_out += made.map_or(0, |made| made.bytes);
-        report.rows_out += made.map_or(0, |made| made.rows);
+        report.files_out += replaced.made.len() as u64;
+        report.bytes_out += replaced.bytes_out();
+        report.rows_out += replaced.rows_out();
         let metrics = self.metrics();
         metrics.compactions.inc();
         metrics.compacted_files.inc_by(files);
         metrics.compacted_bytes.inc_by(replaced.bytes_in);
-        metrics.compacted_bytes_out.inc_by(made.map_or(0, |made| made.bytes));
+        metrics.compacted_bytes_out.inc_by(replaced.bytes_out());
         metrics.compact_seconds.observe(seconds);
     }
 
@@ -207,7 +225,7 @@ impl Lake {
     }
 
     /// Replaces `inputs`, published files of one date and topic of `table`, by files with the rows that `rules` keep: each set
-    /// that is sorted alike by one. A set of one file of which every row would stay is left alone.
+    /// that is sorted alike by one sorted run. A set of one file of which every row would stay is left alone.
     pub(crate) async fn replace(
         &self,
         operation: &'static str,
@@ -219,8 +237,11 @@ impl Lake {
         let is_erasure = operation == "erase";
         let begun = self.clock().now();
         let mut sources = Vec::with_capacity(inputs.len());
+        let mut held = 0u64;
         for live in inputs {
-            sources.push(self.source(live).await?);
+            let is_held = held.saturating_add(live.file.bytes) <= HELD_BYTES;
+            held += if is_held { live.file.bytes } else { 0 };
+            sources.push(self.source(live, is_held).await?);
         }
         let mut done = Vec::new();
         for set in alike(sources) {
@@ -230,12 +251,12 @@ impl Lake {
             let of_set: Vec<&Live> =
                 inputs.iter().filter(|live| set.iter().any(|source| source.path == live.file.path)).collect();
             let Some(first) = of_set.first() else { continue };
-            let place = rewritten_place(table, first.date);
-            let path = match self.store().staged() {
-                true => layout::held(&place).unwrap_or_else(|| place.clone()),
-                false => place.clone(),
+            let staged = self.store().staged();
+            let name = || {
+                let place = rewritten_place(table, first.date);
+                if staged { layout::held(&place).unwrap_or(place) } else { place }
             };
-            let made = rewrite(self.store(), &path, (table, schema), &set, rules).await?;
+            let made = rewrite(self.store(), &name, (table, schema), &set, rules).await?;
             drop(set);
             match is_erasure {
                 true => crash::point("lake.erase.written"),
@@ -245,10 +266,11 @@ impl Lake {
                 files: of_set.iter().map(|live| live.file.path.clone()).collect(),
                 rows_in: of_set.iter().map(|live| live.file.rows).sum(),
                 bytes_in: of_set.iter().map(|live| live.file.bytes).sum(),
-                made: made.clone(),
+                made,
             };
-            let add = made.map(|made| as_live(table, &place, first, self.clock().now(), made));
-            self.swap(&Swap { operation, table, replaced: &replaced, add, path, begun }).await?;
+            let now = self.clock().now();
+            let add = replaced.made.iter().map(|made| as_live(table, first, now, made)).collect();
+            self.swap(&Swap { operation, table, replaced: &replaced, add, begun }).await?;
             match is_erasure {
                 true => crash::point("lake.erase.delta"),
                 false => crash::point("lake.compact.delta"),
@@ -258,50 +280,58 @@ impl Lake {
         Ok(done)
     }
 
-    /// One input, whose bytes are those that count.
-    async fn source(&self, live: &Live) -> Result<Source, ReplaceError> {
+    /// One input, whose bytes are those that count; they are kept in memory if `is_held`.
+    async fn source(&self, live: &Live, is_held: bool) -> Result<Source, ReplaceError> {
         let path = live.stored(self.store());
-        let bytes = match read_live(self, &path, live).await {
-            Err(ReadError::Gone { .. }) => return Err(ReplaceError::Beaten),
-            bytes => bytes?,
+        let gone = |error| match error {
+            ReadError::Gone { .. } => ReplaceError::Beaten,
+            error => error.into(),
         };
         let damaged = |reason: String| ReadError::from(Damaged { path: path.to_string(), reason });
+        let differs = || damaged("its checksum is not what the Delta log says".to_owned());
+        if !is_held {
+            let (path, bytes, checksum) = sum_live(self, &path, live).await.map_err(gone)?;
+            if checksum != live.file.checksum {
+                return Err(differs().into());
+            }
+            let stored = Stored { store: self.store().clone(), path, bytes };
+            let opened = Source::open_stored(&live.file.path, stored).await;
+            if let Some(source) = opened.map_err(|error| damaged(error.to_string()))? {
+                return Ok(source);
+            }
+        }
+        let bytes = read_live(self, &path, live).await.map_err(gone)?;
         if Checksum::of(&bytes) != live.file.checksum {
-            return Err(damaged("its checksum is not what the Delta log says".to_owned()).into());
+            return Err(differs().into());
         }
         Ok(Source::open(&live.file.path, bytes).map_err(|error| damaged(error.to_string()))?)
     }
 
     /// The Delta commit, while every input still counts.
     async fn swap(&self, swap: &Swap<'_>) -> Result<(), ReplaceError> {
-        let Swap { operation, table, replaced, add, path, begun } = swap;
-        let rearranges = replaced.made.as_ref().is_some_and(|made| made.rows == replaced.rows_in);
-        // Where an attempt's outcome is unknown it may still come true, and then names the file.
+        let Swap { operation, table, replaced, add, begun } = swap;
+        let rearranges = !add.is_empty() && replaced.rows_out() == replaced.rows_in;
+        // Where an attempt's outcome is unknown it may still come true, and then names the files.
         let mut is_unknown = false;
         for _ in 0..TRIES {
             let Some(mut delta) = DeltaTable::load(self, table).await? else { return Err(ReplaceError::Beaten) };
-            if add.as_ref().is_some_and(|add| delta.file(&add.file.path).is_some()) {
+            if add.iter().any(|add| delta.file(&add.file.path).is_some()) {
                 return Ok(());
             }
             let count = replaced.files.iter().filter(|place| delta.file(place).is_some()).count();
-            if add.is_none() && count == 0 {
+            if add.is_empty() && count == 0 {
                 // Nothing was to come in their place: who took them out makes no difference.
                 return Ok(());
             }
             let is_late = self.clock().now().saturating_sub(*begun) > GIVE_UP_AFTER;
             if count < replaced.files.len() || is_late {
-                if add.is_some() && !is_unknown {
-                    self.store().remove(path).await.map_err(ReadError::from)?;
+                for made in replaced.made.iter().filter(|_| !is_unknown) {
+                    self.store().remove(&made.path).await.map_err(ReadError::from)?;
                 }
                 return Err(ReplaceError::Beaten);
             }
-            let change = Change {
-                operation,
-                add: add.clone().into_iter().collect(),
-                remove: replaced.files.clone(),
-                rearranges,
-                ..Change::default()
-            };
+            let change =
+                Change { operation, add: add.clone(), remove: replaced.files.clone(), rearranges, ..Change::default() };
             // The old files' day begins with this.
             match delta.commit(change, self.clock().now()).await {
                 Ok(version) => {
@@ -321,24 +351,23 @@ impl Lake {
     }
 }
 
-/// A new file that is to take the place of others.
+/// New files that are to take the place of others.
 struct Swap<'a> {
     operation: &'static str,
     table: &'a str,
     replaced: &'a Replaced,
-    /// Absent where no row was left.
-    add: Option<Live>,
-    /// Where its bytes are.
-    path: Path,
+    /// The files made; none where no row was left.
+    add: Vec<Live>,
     begun: Micros,
 }
 
 /// How compaction rewrites a table.
-pub(crate) fn merge_rules(schema: &TableSchema) -> Rules {
+pub(crate) fn merge_rules(schema: &TableSchema, target_bytes: u64) -> Rules {
     Rules {
         keep: None,
         newest_only: matches!(schema.kind, TableKind::Windows { .. }),
         group_rows: ROW_GROUP_ROWS,
+        file_bytes: target_bytes,
         pool: Arc::new(GreedyMemoryPool::new(MERGE_MEMORY)),
     }
 }
@@ -349,7 +378,8 @@ fn rewritten_place(table: &str, date: i32) -> Path {
     Path::from_iter([table.to_owned(), format!("date={}", layout::date_text(date)), name])
 }
 
-fn as_live(table: &str, place: &Path, like: &Live, at: Micros, made: Rewritten) -> Live {
+fn as_live(table: &str, like: &Live, at: Micros, made: &Rewritten) -> Live {
+    let place = layout::place_of_held(&made.path).unwrap_or_else(|| made.path.clone());
     Live {
         topic: like.topic.clone(),
         origin: None,
@@ -363,7 +393,7 @@ fn as_live(table: &str, place: &Path, like: &Live, at: Micros, made: Rewritten) 
             bytes: made.bytes,
             min_ts: made.min_ts,
             max_ts: made.max_ts,
-            checksum: made.checksum,
+            checksum: made.checksum.clone(),
         },
     }
 }

@@ -17,6 +17,8 @@ use crate::layout::date_of;
 pub(crate) const CLOSED_AFTER: Micros = HOUR + 10 * MINUTE;
 /// Most files in one merge: of each a batch and pages are decoded at once.
 pub(crate) const MOST_INPUTS: usize = 64;
+/// Bytes of one merge at most, in targets: what a core merges in minutes, and what a crash may lose.
+pub(crate) const MOST_TARGETS: u64 = 16;
 /// Of a day that is over two files are enough for a merge; it makes each grow by at least this, in halves: 1.5.
 const GROWTH_WHEN_OVER: u64 = 3;
 
@@ -24,13 +26,13 @@ const GROWTH_WHEN_OVER: u64 = 3;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PlanRules {
     pub(crate) now: Micros,
-    /// A file half as large is large enough; a merge makes none much larger.
+    /// A file half as large is large enough; a merge makes none larger.
     pub(crate) target_bytes: u64,
     /// Fewest files in a merge of a day that is not over.
     pub(crate) min_files: usize,
 }
 
-/// Files to be merged into one.
+/// Files to be merged into one, or into several that follow each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedMerge {
     /// The table.
@@ -66,7 +68,7 @@ pub(crate) fn plan<'a>(files: impl Iterator<Item = &'a Live>, rules: &PlanRules)
         };
         let mut rest = small.as_slice();
         while let Some((_, larger)) = rest.split_first() {
-            let Some(count) = due(rest, need, growth, rules.target_bytes) else {
+            let Some(count) = due(rest, need, growth, rules.target_bytes, small.len()) else {
                 rest = larger;
                 continue;
             };
@@ -86,19 +88,28 @@ pub(crate) fn plan<'a>(files: impl Iterator<Item = &'a Live>, rules: &PlanRules)
 }
 
 /// How many of `sorted`, from the smallest on, are to be merged: as many as can be. `growth` in halves.
-fn due(sorted: &[&Live], need: usize, growth: u64, target: u64) -> Option<usize> {
-    let mut sum = 0u64;
-    let mut found = None;
+///
+/// Files that one merge makes do not overlap; those of two do. So where one merge cannot take `all` there are, it makes a file
+/// that is still small, if it can, and the next round merges those.
+fn due(sorted: &[&Live], need: usize, growth: u64, target: u64, all: usize) -> Option<usize> {
+    let most = target.saturating_mul(MOST_TARGETS);
+    let (mut sum, mut found, mut small) = (0u64, None, None);
     for (at, live) in sorted.iter().take(MOST_INPUTS).enumerate() {
         sum = sum.saturating_add(live.file.bytes);
-        if sum > target {
+        if sum > most {
             break;
         }
         if at + 1 >= need && sum.saturating_mul(2) >= growth.saturating_mul(live.file.bytes) {
             found = Some(at + 1);
+            if sum < target / 2 {
+                small = found;
+            }
         }
     }
-    found
+    match found {
+        Some(count) if count < all => small.or(found),
+        found => found,
+    }
 }
 
 #[cfg(test)]
@@ -179,10 +190,14 @@ mod tests {
                 assert!(gone.len() == merge.files.len() && gone.len() >= 2);
                 let rewritten = gone.iter().map(|(_, times)| times + 1).max().unwrap();
                 most = most.max(rewritten);
-                *next += 1;
                 let max_ts = gone.iter().map(|(live, _)| live.file.max_ts).max().unwrap();
                 *files = kept;
-                files.push((live(*next, merge.date, &merge.topic, merge.bytes, max_ts), rewritten));
+                let made = merge.bytes.div_ceil(TARGET);
+                for at in 0..made {
+                    *next += 1;
+                    let bytes = merge.bytes / made + if at == 0 { merge.bytes % made } else { 0 };
+                    files.push((live(*next, merge.date, &merge.topic, bytes, max_ts), rewritten));
+                }
             }
         }
     }
@@ -190,7 +205,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
         /// Scenario: files of any sizes, dates and topics come in any order, and compaction runs in between at any moment.
-        /// Guarantees: a merge is of one date and topic, of at most the target and the number of inputs, and no file is in two;
+        /// Guarantees: a merge is of one date and topic, of at most so many bytes and inputs, and no file is in two;
         /// bytes stay; few small files are left; no row is rewritten more often than its file can grow.
         #[test]
         fn few_files_are_left_and_no_row_is_rewritten_often(
@@ -207,7 +222,7 @@ mod tests {
                     let plan = plan(files.iter().map(|(live, _)| live), &rules());
                     let mut seen = HashSet::new();
                     for merge in &plan {
-                        prop_assert!(merge.bytes <= TARGET && merge.files.len() <= MOST_INPUTS);
+                        prop_assert!(merge.bytes <= MOST_TARGETS * TARGET && merge.files.len() <= MOST_INPUTS);
                         prop_assert!(merge.files.iter().all(|file| seen.insert(file.clone())));
                     }
                     most = most.max(settle(&mut files, &mut next));

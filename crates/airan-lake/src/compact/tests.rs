@@ -3,7 +3,7 @@ use std::path::Path as FsPath;
 
 use airan_model::identity;
 use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -11,8 +11,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::*;
 use crate::faults::{Fault, FaultyStore, Op};
 use crate::testing::{
-    SECOND, TOPIC, assert_sound, claim, clock, commit, faulty_local, faulty_object, ids, local, over, raw, rows, times,
-    windows,
+    SECOND, TOPIC, assert_sound, claim, clock, commit, faulty_local, faulty_object, ids, local, noise, over, raw, rows,
+    times, windows,
 };
 use crate::writer::ShardWriter;
 
@@ -192,7 +192,7 @@ async fn an_input_that_is_taken_out_meanwhile_does_not_come_back() {
     let mut other = DeltaTable::load(&over(&store), "host").await.unwrap().unwrap();
     let remove = vec![inputs[0].file.path.clone()];
     other.commit(Change { operation: "expire", remove, ..Change::default() }, now()).await.unwrap();
-    let done = lake.replace("compact", "host", &schema, &inputs, &merge_rules(&schema)).await;
+    let done = lake.replace("compact", "host", &schema, &inputs, &merge_rules(&schema, 256 << 20)).await;
     assert!(matches!(done, Err(ReplaceError::Beaten)), "{done:?}");
     assert_eq!(ids(&lake, "host").await.len(), 30);
     let listed = lake.store().list(&Path::from("host")).await.unwrap();
@@ -309,59 +309,99 @@ async fn a_merge_that_wakes_up_after_a_day_cannot_name_its_file() {
     let vacuumed = over(&store).vacuum(later, None).await.unwrap();
     assert_eq!(vacuumed.orphans, 1);
     assert_eq!(lake.store().size(&place).await.unwrap(), None);
-    let made = Rewritten { rows: 40, bytes: 4, min_ts: 0, max_ts: 1, checksum: Checksum::of(b"rows") };
-    let add = as_live("host", &place, &like, 0, made.clone());
+    let (path, checksum) = (place, Checksum::of(b"rows"));
+    let made = Rewritten { path, rows: 40, bytes: 4, min_ts: 0, max_ts: 1, checksum };
+    let add = as_live("host", &like, 0, &made);
     let files: Vec<String> = inputs.iter().map(|live| live.file.path.clone()).collect();
     let change = Change { operation: "compact", add: vec![add.clone()], remove: files.clone(), ..Change::default() };
     let beaten = frozen.commit(change, now()).await;
     assert!(matches!(beaten, Err(DeltaError::Conflict { .. })), "{beaten:?}");
-    let replaced = Replaced { files, rows_in: 40, bytes_in: 4, made: Some(made) };
+    let replaced = Replaced { files, rows_in: 40, bytes_in: 4, made: vec![made] };
     let begun = now() - GIVE_UP_AFTER - 1;
-    let swap = Swap { operation: "compact", table: "host", replaced: &replaced, add: Some(add), path: place, begun };
+    let swap = Swap { operation: "compact", table: "host", replaced: &replaced, add: vec![add], begun };
     assert!(matches!(lake.swap(&swap).await, Err(ReplaceError::Beaten)));
     assert_eq!(ids(&lake, "host").await, (0..40).collect::<Vec<_>>());
     assert_sound(&lake).await;
 }
 
-/// Scenario: a hundred files of a day that is over, each a hundredth of some targets; for each target a lake that is told it.
-/// Guarantees: the files made are as large as the setting says: none above it, all but the one of what is left over at least half of it,
-/// and so there are as many as the bytes ask for; each row is in one.
+/// A lake that makes files of at most `target` bytes, over `store`.
+fn sized(store: &Arc<FaultyStore>, target: u64) -> Lake {
+    let mut settings = crate::testing::settings(FsPath::new("memory"));
+    settings.compaction.target_bytes = target.into();
+    Lake::over(crate::store::Store::over(Arc::clone(store) as _, false), settings, clock()).unwrap()
+}
+
+/// `ROWS` rows of one instant, of eight sites, that no encoding makes much smaller.
+fn noisy(ids: std::ops::Range<i64>, at: Micros) -> crate::commit::TableRows {
+    let rows = (ids.end - ids.start) as usize;
+    let site: ArrayRef = Arc::new(StringArray::from_iter_values(ids.clone().map(|id| format!("site-{}", id % 8))));
+    let id: ArrayRef = Arc::new(Int64Array::from_iter_values(ids.map(noise)));
+    raw("host", &[("ts", times(&vec![at; rows])), ("site", site), ("id", id)])
+}
+
+/// (site, ts) of the first and of the last row of each row group of each file of `host`, by their first rows; each row group is
+/// sorted. And the `id`s of all rows, sorted.
+async fn edges(lake: &Lake) -> (Vec<[(String, Micros); 2]>, Vec<i64>) {
+    let (mut groups, mut ids) = (Vec::new(), Vec::new());
+    for file in lake.files("host").await.unwrap() {
+        let bytes = lake.store().read(&Path::from(file.path)).await.unwrap().unwrap();
+        let count = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).unwrap().metadata().num_row_groups();
+        for group in 0..count {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).unwrap().with_row_groups(vec![group]);
+            let mut rows = Vec::new();
+            for batch in reader.build().unwrap().map(Result::unwrap) {
+                let (site, at) =
+                    (batch["site"].as_string::<i32>(), batch["ts"].as_primitive::<TimestampMicrosecondType>());
+                rows.extend((0..batch.num_rows()).map(|row| (site.value(row).to_owned(), at.value(row))));
+                ids.extend(batch["id"].as_primitive::<Int64Type>().values());
+            }
+            assert!(rows.is_sorted(), "a row group of {}", file.table);
+            groups.push([rows[0].clone(), rows[rows.len() - 1].clone()]);
+        }
+    }
+    groups.sort();
+    ids.sort_unstable();
+    (groups, ids)
+}
+
+fn overlap(groups: &[[(String, Micros); 2]]) -> bool {
+    groups.windows(2).any(|pair| pair[0][1] > pair[1][0])
+}
+
+/// Scenario: a hundred files of one hour that is over, more than a merge takes at once, each a hundredth of some targets; for each
+/// target a lake that is told it.
+/// Guarantees: the files made are as large as the setting says: none above it, all at least half of it, as many as the bytes ask for;
+/// neither they nor their row groups overlap by (site, time); each row is in one.
 #[tokio::test]
-async fn the_files_made_are_of_the_size_that_is_set() {
+async fn the_files_made_are_of_the_size_that_is_set_and_do_not_overlap() {
     const FILES: i64 = 100;
     const ROWS: i64 = 1_000;
-    for target in [64u64 << 10, 128 << 10, 512 << 10] {
-        let store = FaultyStore::in_memory();
-        let mut settings = crate::testing::settings(FsPath::new("memory"));
-        settings.compaction.target_bytes = target.into();
-        let store = crate::store::Store::over(Arc::clone(&store) as _, false);
-        let lake = Lake::over(store, settings, clock()).unwrap();
+    for target in [128u64 << 10, 300 << 10, 2 << 20] {
+        let lake = sized(&FaultyStore::in_memory(), target);
         let mut writer = claim(&lake).await;
         for at in 0..FILES {
-            // Values that nothing makes smaller: bytes of a merge are those of its inputs.
-            let ids: Vec<i64> =
-                (at * ROWS..(at + 1) * ROWS).map(|id| id.wrapping_mul(-7_046_029_254_386_353_131)).collect();
-            let site: ArrayRef = Arc::new(StringArray::from_iter_values(ids.iter().map(|_| "s")));
-            let columns = [
-                ("ts", times(&vec![at * SECOND; ids.len()])),
-                ("site", site),
-                ("id", Arc::new(Int64Array::from(ids)) as _),
-            ];
-            writer.commit(&commit(at + 1, vec![raw("host", &columns)])).await.unwrap();
+            let rows = noisy(at * ROWS..(at + 1) * ROWS, at * SECOND);
+            writer.commit(&commit(at + 1, vec![rows])).await.unwrap();
         }
         lake.publish(now()).await.unwrap();
         let before: u64 = lake.files("host").await.unwrap().iter().map(|file| file.bytes).sum();
         assert!((before / FILES as u64) < target / 4, "small files");
+        assert!(overlap(&edges(&lake).await.0));
         let report = compact(&lake).await;
         assert_eq!((report.rows_in >= (FILES * ROWS) as u64, report.rows_in), (true, report.rows_out));
         let files = lake.files("host").await.unwrap();
-        let after: u64 = files.iter().map(|file| file.bytes).sum();
-        let small = files.iter().filter(|file| file.bytes < target / 2).count();
         let sizes: Vec<u64> = files.iter().map(|file| file.bytes).collect();
-        assert!(small <= 1 && sizes.iter().all(|bytes| *bytes <= target), "{sizes:?} of {target}");
         let count = files.len() as u64;
+        let is_large = |bytes: &u64| (*bytes >= target / 2 || count == 1) && *bytes <= target;
+        assert!(sizes.iter().all(is_large), "{sizes:?} of {target}");
+        let after: u64 = sizes.iter().sum();
         assert!((after.div_ceil(target)..=after / (target / 2) + 1).contains(&count), "{sizes:?} of {target}");
-        assert_eq!(files.iter().map(|file| file.rows).sum::<u64>(), (FILES * ROWS) as u64);
+        let (groups, ids) = edges(&lake).await;
+        assert!(!overlap(&groups), "{groups:?}");
+        let mut expected: Vec<i64> = (0..FILES * ROWS).map(noise).collect();
+        expected.sort_unstable();
+        assert!(ids == expected, "each row once");
         assert_sound(&lake).await;
+        assert_eq!(compact(&lake).await, CompactReport::default());
     }
 }

@@ -219,14 +219,16 @@ impl Lake {
             crash::point("lake.erase.noted");
             let rows: u64 = found.files.values().sum();
             progress(&format!("{table}: {rows} rows in {} of {} files", found.files.len(), files.len()));
-            let rules = Rules { keep: Some(keep.clone()), newest_only: false, ..merge_rules(&target.schema) };
+            let target_bytes = self.compaction().target_bytes.get();
+            let rules =
+                Rules { keep: Some(keep.clone()), newest_only: false, ..merge_rules(&target.schema, target_bytes) };
             let chosen = found.files.keys().filter_map(|at| files.get(*at)).collect();
             let done = self.replace_all(table, &target.schema, chosen, &rules).await?;
             let of_round = told(table, 0, 0, &found);
             erased.sites.extend(of_round.sites);
             erased.span = wider(erased.span, of_round.span);
             for replaced in done {
-                erased.rows += replaced.rows_in - replaced.made.map_or(0, |made| made.rows);
+                erased.rows += replaced.rows_in - replaced.rows_out();
                 erased.files += replaced.files.len() as u64;
             }
         }

@@ -151,10 +151,11 @@ impl Lake {
             }
             let keep =
                 newer(&schema, least).map_err(|reason| EraseError::Failed { table: table.to_owned(), reason })?;
-            let rules = Rules { keep: Some(keep), newest_only: false, ..merge_rules(&schema) };
+            let target_bytes = self.compaction().target_bytes.get();
+            let rules = Rules { keep: Some(keep), newest_only: false, ..merge_rules(&schema, target_bytes) };
             let chosen = with_old.iter().filter_map(|at| files.get(*at)).collect();
             for replaced in self.replace_all(table, &schema, chosen, &rules).await? {
-                report.rows += replaced.rows_in - replaced.made.map_or(0, |made| made.rows);
+                report.rows += replaced.rows_in - replaced.rows_out();
             }
         }
         Err(EraseError::Busy(table.to_owned()))

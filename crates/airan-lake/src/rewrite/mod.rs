@@ -1,4 +1,4 @@
-//! Rewriting: published files of one table and date into one file, in order, with some rows left out.
+//! Rewriting: published files of one table and date into one sorted run, with some rows left out.
 //!
 //! ```text
 //!  file ─▶ Source ─▶ rows kept ─┐
@@ -6,18 +6,20 @@
 //!  file ─▶ Source ─▶ rows kept ─┘
 //! ```
 //!
-//! Every file is sorted already (`encode.rs`), so rows are merged as they are decoded. The output is one sorted run, and so
-//! its row groups do not overlap in that order. It is written as a commit's files are, with the table's newest columns.
+//! Every file is sorted already (`encode.rs`), so rows are merged as they are decoded. The output is one sorted run, cut into
+//! files of about equal size (`output.rs`), so neither its files nor their row groups overlap in that order. They are written
+//! as a commit's files are, with the table's newest columns.
 //!
-//! **Memory**: the inputs' bytes as they lie in the store (their checksums are proved before anything replaces them), one
-//! batch and one page per column of each input decoded, the row group at work encoded, and a few parts on their way to
-//! the store. So it is bounded by the bytes and the number of inputs, which the caller bounds, whatever number of rows: 60
-//! inputs of 33,000 rows and 19 columns took 400 MiB (benches/, part `compact`), most of it pages.
-//! Columns without a value in any input are not decoded and not merged.
+//! **Memory** is bounded by the number of inputs and columns, whatever number of rows and bytes: small inputs as they lie in
+//! the store, as many as the caller holds, of the others a slice (`source.rs`); of each input one batch and one page per column
+//! decoded; the row group at work encoded (32 MiB) and the one before it on its way to the store. Checksums of all inputs are
+//! proved before anything replaces them. Columns without a value in any input are not decoded and not merged.
+//! `tests/compact_size.sh` prints what a merge of several hundred MiB takes.
 //!
 //! Nothing here says what counts (S1): the caller commits the new file to the Delta log in place of the old ones.
 
 mod newest;
+mod output;
 mod sink;
 mod source;
 #[cfg(test)]
@@ -27,9 +29,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use airan_model::time::Micros;
-use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
-use arrow::compute::{SortOptions, max, min};
-use arrow::datatypes::{Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::SortOptions;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool};
@@ -40,19 +42,16 @@ use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSe
 use datafusion::physical_plan::sorts::streaming_merge::StreamingMergeBuilder;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use parquet::arrow::AsyncArrowWriter;
-use parquet::errors::ParquetError;
 
 use self::newest::Newest;
-use self::sink::Sink;
-pub(crate) use self::source::Source;
-use crate::encode::{EncodeError, described, properties};
+use self::output::Output;
+pub(crate) use self::source::{Source, Stored};
 use crate::schema::TableSchema;
 use crate::seal::Checksum;
 use crate::store::{Store, StoreError};
 
-/// Rows of all inputs that are decoded at once, shared out among them.
-const ROWS_AT_ONCE: usize = 1 << 18;
+/// Values of all inputs that are decoded at once, shared out among them.
+const VALUES_AT_ONCE: usize = 1 << 22;
 /// Rows of one batch: fewer cost more per row, more do not pay.
 const BATCH_ROWS: std::ops::RangeInclusive<usize> = 512..=8_192;
 
@@ -111,6 +110,8 @@ pub(crate) struct Rules {
     pub(crate) newest_only: bool,
     /// Most rows in a row group.
     pub(crate) group_rows: usize,
+    /// Bytes of a new file at most, about; where there are several, each has at least about half of it.
+    pub(crate) file_bytes: u64,
     /// What merging accounts its memory to.
     pub(crate) pool: Arc<dyn MemoryPool>,
 }
@@ -118,6 +119,8 @@ pub(crate) struct Rules {
 /// A file that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rewritten {
+    /// Where it lies.
+    pub(crate) path: Path,
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
     pub(crate) min_ts: Micros,
@@ -138,49 +141,61 @@ pub(crate) fn alike(mut sources: Vec<Source>) -> Vec<Vec<Source>> {
     sets
 }
 
-/// Writes the rows of `sources`, which are sorted alike, to `path`. `None`: no row is left, and nothing was written.
+/// Writes the rows of `sources`, which are sorted alike, to new files, in their order; `name` gives each its path. Empty: no
+/// row is left, and nothing was written.
 ///
-/// Takes one core. Dropped before its end it leaves nothing at `path`; where the end of the writing was not confirmed there may
-/// be a file that nothing names.
+/// Takes one core. After an error, or dropped before its end, there may be files that nothing names.
 pub(crate) async fn rewrite(
     store: &Store,
-    path: &Path,
+    name: &(dyn Fn() -> Path + Send + Sync),
     table: (&str, &TableSchema),
     sources: &[Source],
     rules: &Rules,
-) -> Result<Option<Rewritten>, RewriteError> {
-    let (name, schema) = table;
-    let rows = |reason: String| RewriteError::Rows { table: name.to_owned(), reason };
-    let Some(order) = sources.first().map(|source| source.order.clone()) else { return Ok(None) };
+) -> Result<Vec<Rewritten>, RewriteError> {
+    let (table, schema) = table;
+    let rows = |error: DataFusionError| told(table, error);
+    let Some(order) = sources.first().map(|source| source.order.clone()) else { return Ok(Vec::new()) };
     let narrow = columns_of(schema, sources, rules);
-    let mut merged = merge(&narrow, schema, sources, &order, rules).map_err(|error| rows(error.to_string()))?;
+    let mut merged = merge(&narrow, schema, sources, &order, rules).map_err(rows)?;
     let mut newest = match rules.newest_only {
-        true => Newest::of(schema, &narrow, &order).map_err(|error| rows(error.to_string()))?,
+        true => Newest::of(schema, &narrow, &order).map_err(|error| rows(error.into()))?,
         false => None,
     };
-    let mut output = Output::new(store, path, schema, sources, &order, rules);
+    let mut output = Output::new(store, name, (table, schema), sources, &order, rules);
     let done = async {
-        while let Some(batch) = merged.try_next().await.map_err(|error| rows(error.to_string()))? {
+        while let Some(batch) = merged.try_next().await.map_err(rows)? {
             let batch = match &mut newest {
-                Some(newest) => newest.push(batch).map_err(|error| rows(error.to_string()))?,
+                Some(newest) => newest.push(batch).map_err(|error| rows(error.into()))?,
                 None => batch,
             };
-            output.write(batch).await.map_err(|failed| failed.told(name, path))?;
+            output.write(batch).await?;
             // Others on this thread get their turn.
             tokio::task::yield_now().await;
         }
-        let rest = newest.as_mut().map(Newest::finish).transpose().map_err(|error| rows(error.to_string()))?;
+        let rest = newest.as_mut().map(Newest::finish).transpose().map_err(|error| rows(error.into()))?;
         if let Some(rest) = rest.flatten() {
-            output.write(rest).await.map_err(|failed| failed.told(name, path))?;
+            output.write(rest).await?;
         }
-        Ok(())
+        output.finish().await
     };
     match done.await {
-        Ok(()) => output.finish().await.map_err(|failed| failed.told(name, path)),
+        Ok(()) => Ok(output.made()),
         Err(error) => {
             output.abort().await;
             Err(error)
         }
+    }
+}
+
+/// A store that did not answer is no fault of the rows.
+fn told(table: &str, error: DataFusionError) -> RewriteError {
+    let rows = |reason: String| RewriteError::Rows { table: table.to_owned(), reason };
+    match error {
+        DataFusionError::External(error) => match error.downcast() {
+            Ok(error) => RewriteError::Store(*error),
+            Err(error) => rows(error.to_string()),
+        },
+        error => rows(error.to_string()),
     }
 }
 
@@ -206,7 +221,8 @@ fn merge(
     order: &[String],
     rules: &Rules,
 ) -> Result<SendableRecordBatchStream, DataFusionError> {
-    let batch_rows = (ROWS_AT_ONCE / sources.len().max(1)).clamp(*BATCH_ROWS.start(), *BATCH_ROWS.end());
+    let columns = sources.len().max(1) * narrow.fields().len().max(1);
+    let batch_rows = (VALUES_AT_ONCE / columns).clamp(*BATCH_ROWS.start(), *BATCH_ROWS.end());
     let mut streams = Vec::with_capacity(sources.len());
     for source in sources {
         streams.push(source.rows_as(narrow, schema, rules.keep.as_ref(), batch_rows)?);
@@ -229,133 +245,4 @@ fn merge(
         .with_batch_size(*BATCH_ROWS.end())
         .with_reservation(MemoryConsumer::new("rewrite").register(&rules.pool))
         .build()
-}
-
-/// Why writing failed.
-enum Failed {
-    Store(StoreError),
-    Encode(EncodeError),
-}
-
-impl Failed {
-    fn told(self, table: &str, path: &Path) -> RewriteError {
-        match self {
-            Failed::Store(error) => RewriteError::Store(error),
-            Failed::Encode(EncodeError::Parquet(ParquetError::External(error))) => match error.downcast() {
-                Ok(error) => RewriteError::Store(StoreError::new("write", path, *error)),
-                Err(error) => RewriteError::Rows { table: table.to_owned(), reason: error.to_string() },
-            },
-            Failed::Encode(error) => RewriteError::Rows { table: table.to_owned(), reason: error.to_string() },
-        }
-    }
-}
-
-impl From<EncodeError> for Failed {
-    fn from(error: EncodeError) -> Failed {
-        Failed::Encode(error)
-    }
-}
-
-impl From<ArrowError> for Failed {
-    fn from(error: ArrowError) -> Failed {
-        Failed::Encode(error.into())
-    }
-}
-
-impl From<ParquetError> for Failed {
-    fn from(error: ParquetError) -> Failed {
-        Failed::Encode(error.into())
-    }
-}
-
-/// The file being written; nothing before its first row.
-struct Output<'a> {
-    store: &'a Store,
-    path: &'a Path,
-    schema: &'a TableSchema,
-    described: SchemaRef,
-    order: &'a [String],
-    bloom: BTreeSet<&'a str>,
-    group_rows: usize,
-    expected_rows: usize,
-    writer: Option<AsyncArrowWriter<Sink>>,
-    rows: u64,
-    span: Option<(Micros, Micros)>,
-}
-
-impl<'a> Output<'a> {
-    fn new(
-        store: &'a Store,
-        path: &'a Path,
-        schema: &'a TableSchema,
-        sources: &'a [Source],
-        order: &'a [String],
-        rules: &Rules,
-    ) -> Output<'a> {
-        let expected_rows = sources.iter().map(Source::rows).sum();
-        Output {
-            store,
-            path,
-            schema,
-            described: described(&schema.columns, expected_rows),
-            order,
-            bloom: sources.iter().flat_map(|source| &source.bloom).map(String::as_str).collect(),
-            group_rows: rules.group_rows,
-            expected_rows,
-            writer: None,
-            rows: 0,
-            span: None,
-        }
-    }
-
-    async fn begin(&mut self) -> Result<AsyncArrowWriter<Sink>, Failed> {
-        let keys: Vec<String> = self.order.iter().filter(|name| **name != self.schema.time_column).cloned().collect();
-        let bloom: Vec<&str> = self.bloom.iter().copied().collect();
-        // A filter is made for as many values as a row group has rows, and folded to what it really got.
-        let most = self.group_rows.min(self.expected_rows);
-        let time_column = &self.schema.time_column;
-        let properties = properties(&self.described, &keys, time_column, &bloom, most, self.group_rows)?;
-        let sink = Sink::create(self.store, self.path).await.map_err(Failed::Store)?;
-        Ok(AsyncArrowWriter::try_new(sink, Arc::clone(&self.described), Some(properties))?)
-    }
-
-    async fn write(&mut self, batch: RecordBatch) -> Result<(), Failed> {
-        if batch.num_rows() == 0 {
-            return Ok(());
-        }
-        let rows = batch.num_rows();
-        let whole = |field: &Arc<arrow::datatypes::Field>| -> ArrayRef {
-            batch.column_by_name(field.name()).cloned().unwrap_or_else(|| new_null_array(field.data_type(), rows))
-        };
-        let columns: Vec<ArrayRef> = self.described.fields().iter().map(whole).collect();
-        let times = batch.column_by_name(&self.schema.time_column);
-        let times = times.and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
-        if let Some((first, last)) = times.and_then(|times| Some((min(times)?, max(times)?))) {
-            let (low, high) = self.span.unwrap_or((first, last));
-            self.span = Some((first.min(low), last.max(high)));
-        }
-        let batch = RecordBatch::try_new(Arc::clone(&self.described), columns)?;
-        if self.writer.is_none() {
-            self.writer = Some(self.begin().await?);
-        }
-        if let Some(writer) = &mut self.writer {
-            writer.write(&batch).await?;
-        }
-        self.rows += rows as u64;
-        Ok(())
-    }
-
-    async fn finish(mut self) -> Result<Option<Rewritten>, Failed> {
-        let Some(mut writer) = self.writer.take() else { return Ok(None) };
-        writer.finish().await?;
-        let (bytes, checksum) = writer.into_inner().written();
-        let (min_ts, max_ts) = self.span.unwrap_or_default();
-        Ok(Some(Rewritten { rows: self.rows, bytes, min_ts, max_ts, checksum }))
-    }
-
-    async fn abort(mut self) {
-        if let Some(writer) = self.writer.take() {
-            writer.into_inner().abort().await;
-        }
-    }
 }

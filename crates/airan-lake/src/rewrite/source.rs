@@ -1,6 +1,10 @@
-//! One file that is read to be written again: its bytes, and what its footer says of its rows.
+//! One file that is read to be written again: its bytes, or where they lie, and what its footer says of its rows.
+//!
+//! Of a file whose bytes are not held a slice is read at a time, about [`SLICE_BYTES`]: the pages of some rows and their
+//! dictionaries, as the offset index of the file tells. A slice ends where pages do, so each page is read once.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -10,20 +14,36 @@ use bytes::Bytes;
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
+};
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use parquet::file::metadata::{
+    ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
+};
 
 use super::Keep;
+use crate::encode::PAGE_ROWS;
 use crate::schema::TableSchema;
+use crate::store::{Store, StoreError};
+
+/// Bytes of one slice, where rows are not so wide that a page of each column takes more.
+const SLICE_BYTES: u64 = 1 << 20;
+/// Most pages of a column in a slice.
+const SLICE_PAGES: u64 = 8;
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     /// Its place.
     pub(crate) path: String,
-    bytes: Bytes,
+    content: Content,
     metadata: ArrowReaderMetadata,
     /// The columns its rows are sorted by, the time column last.
     pub(super) order: Vec<String>,
@@ -33,28 +53,65 @@ pub(crate) struct Source {
     pub(super) filled: BTreeSet<String>,
 }
 
+#[derive(Clone, Debug)]
+enum Content {
+    Held(Bytes),
+    Stored(Stored),
+}
+
+/// A file that stays in the store and is read piece by piece.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) store: Store,
+    /// Where it lies.
+    pub(crate) path: Path,
+    /// Its size.
+    pub(crate) bytes: u64,
+}
+
 impl Source {
-    /// Reads the footer of `bytes`.
+    /// Reads the footer of `bytes`, and keeps them.
     pub(crate) fn open(path: &str, bytes: Bytes) -> Result<Source, ParquetError> {
         let metadata = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new())?;
+        Ok(Source::new(path, Content::Held(bytes), metadata))
+    }
+
+    /// Reads the footer of a file and its offset index. `None`: it has no such index, so that pages cannot be found.
+    pub(crate) async fn open_stored(path: &str, mut stored: Stored) -> Result<Option<Source>, ParquetError> {
+        let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
+        let metadata = ArrowReaderMetadata::load_async(&mut stored, options).await?;
+        let is_indexed = metadata.metadata().offset_index().is_some();
+        Ok(is_indexed.then(|| Source::new(path, Content::Stored(stored), metadata)))
+    }
+
+    fn new(path: &str, content: Content, metadata: ArrowReaderMetadata) -> Source {
         let footer = Arc::clone(metadata.metadata());
-        Ok(Source {
+        Source {
             path: path.to_owned(),
-            bytes,
+            content,
             order: order(&footer),
             bloom: chunks(&footer).filter(|chunk| chunk.bloom_filter_offset().is_some()).map(root).collect(),
             filled: chunks(&footer).filter(|chunk| !is_empty(chunk)).map(root).collect(),
             metadata,
-        })
+        }
     }
 
     #[cfg(test)]
     pub(super) fn bytes(&self) -> &Bytes {
-        &self.bytes
+        let Content::Held(bytes) = &self.content else { panic!("{} is not held", self.path) };
+        bytes
     }
 
     pub(super) fn rows(&self) -> usize {
         usize::try_from(self.metadata.metadata().file_metadata().num_rows()).unwrap_or_default()
+    }
+
+    /// Size of the file.
+    pub(super) fn size(&self) -> u64 {
+        match &self.content {
+            Content::Held(bytes) => bytes.len() as u64,
+            Content::Stored(stored) => stored.bytes,
+        }
     }
 
     /// Whether rows sorted as this file's are also sorted by `order`: columns of `order` that it does not have are all null.
@@ -72,15 +129,13 @@ impl Source {
         batch_rows: usize,
     ) -> Result<SendableRecordBatchStream, ParquetError> {
         let names = schema.fields().iter().map(|field| field.name().as_str());
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.metadata.clone());
         let known = self.metadata.schema();
         let roots: Vec<usize> = names.filter_map(|name| known.index_of(name).ok()).collect();
-        let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
-        let reader = builder.with_projection(mask).with_batch_size(batch_rows).build()?;
+        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), roots);
         let narrow = TableSchema { columns: Arc::clone(schema), ..table.clone() };
         let (schema, keep) = (Arc::clone(schema), keep.cloned());
         let told = Arc::clone(&schema);
-        let batches = reader.map(move |batch| {
+        let batches = self.batches(mask, batch_rows)?.map(move |batch| {
             let columns = narrow.conform(&batch?).map_err(|error| DataFusionError::External(error.into()))?;
             let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
             match &keep {
@@ -91,7 +146,83 @@ impl Source {
                 }
             }
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(told, futures::stream::iter(batches))))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(told, batches)))
+    }
+
+    fn batches(
+        &self,
+        mask: ProjectionMask,
+        batch_rows: usize,
+    ) -> Result<BoxStream<'static, Result<RecordBatch, DataFusionError>>, ParquetError> {
+        let metadata = self.metadata.clone();
+        match &self.content {
+            Content::Held(bytes) => {
+                let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), metadata);
+                let reader = reader.with_projection(mask).with_batch_size(batch_rows).build()?;
+                Ok(futures::stream::iter(reader.map(|batch| batch.map_err(DataFusionError::from))).boxed())
+            }
+            Content::Stored(stored) => {
+                let stored = stored.clone();
+                let one = move |(group, skipped, rows): (usize, usize, usize)| {
+                    let only = vec![RowSelector::skip(skipped), RowSelector::select(rows)];
+                    ParquetRecordBatchStreamBuilder::new_with_metadata(stored.clone(), metadata.clone())
+                        .with_projection(mask.clone())
+                        .with_batch_size(batch_rows)
+                        .with_row_groups(vec![group])
+                        .with_row_selection(RowSelection::from(only))
+                        .build()
+                };
+                Ok(futures::stream::iter(self.slices()).map(one).try_flatten().map_err(as_read).boxed())
+            }
+        }
+    }
+
+    /// The file's rows in slices, as (row group, rows before them in it, rows).
+    fn slices(&self) -> Vec<(usize, usize, usize)> {
+        let page_bytes = self.size() * PAGE_ROWS as u64 / (self.rows() as u64).max(1);
+        let pages = (SLICE_BYTES / page_bytes.max(1)).clamp(1, SLICE_PAGES);
+        let most = PAGE_ROWS * usize::try_from(pages).unwrap_or(1);
+        let groups = self.metadata.metadata().row_groups().iter().enumerate();
+        let of_group = |(at, group): (usize, &RowGroupMetaData)| {
+            let rows = usize::try_from(group.num_rows()).unwrap_or_default();
+            (0..rows).step_by(most).map(move |from| (at, from, most.min(rows - from)))
+        };
+        groups.flat_map(of_group).collect()
+    }
+}
+
+/// What the store said comes out again as it went in.
+fn as_read(error: ParquetError) -> DataFusionError {
+    match error {
+        ParquetError::External(error) => DataFusionError::External(error),
+        error => error.into(),
+    }
+}
+
+impl AsyncFileReader for Stored {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
+        async move { Ok(self.get_byte_ranges(vec![range]).await?.pop().unwrap_or_default()) }.boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
+        async move {
+            let read = self.store.ranges(&self.path, ranges).await;
+            read.map_err(|error: StoreError| ParquetError::External(Box::new(error)))
+        }
+        .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
+        async move {
+            let policy = options.map_or(PageIndexPolicy::Skip, ArrowReaderOptions::offset_index_policy);
+            let bytes = self.bytes;
+            let reader = ParquetMetaDataReader::new().with_offset_index_policy(policy);
+            Ok(Arc::new(reader.load_and_finish(self, bytes).await?))
+        }
+        .boxed()
     }
 }
 

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use airan_model::time::DAY;
-use arrow::array::{Array, Int64Array, StringArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray, UInt32Array};
 use arrow::compute::take_record_batch;
-use arrow::datatypes::{DataType, Field, Int64Type};
+use arrow::datatypes::{DataType, Field, Int64Type, TimestampMicrosecondType};
 use bytes::Bytes;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use object_store::memory::InMemory;
@@ -18,7 +18,7 @@ use super::*;
 use crate::commit::TableRows;
 use crate::encode;
 use crate::faults::{Fault, FaultyStore, Op};
-use crate::testing::{SECOND, nested_rows, raw, times, windows};
+use crate::testing::{SECOND, nested_rows, noise, raw, times, windows};
 
 const OUT: &str = "host/date=1970-01-01/compact-x.parquet";
 
@@ -27,7 +27,21 @@ fn store() -> Store {
 }
 
 fn rules() -> Rules {
-    Rules { keep: None, newest_only: false, group_rows: 1 << 20, pool: Arc::new(GreedyMemoryPool::new(64 << 20)) }
+    let pool = Arc::new(GreedyMemoryPool::new(64 << 20));
+    Rules { keep: None, newest_only: false, group_rows: 1 << 20, file_bytes: 1 << 30, pool }
+}
+
+/// A rewriting to one file.
+async fn rewrite(
+    store: &Store,
+    path: &Path,
+    table: (&str, &TableSchema),
+    sources: &[Source],
+    rules: &Rules,
+) -> Result<Option<Rewritten>, RewriteError> {
+    let made = super::rewrite(store, &|| path.clone(), table, sources, rules).await?;
+    assert!(made.len() < 2, "{made:?}");
+    Ok(made.into_iter().next())
 }
 
 /// The schema that all of `tables` together give.
@@ -297,4 +311,92 @@ async fn rows_that_do_not_stay_are_left_out() {
     let ids: Vec<i64> = rows_of(&read(&written(&store).await).0).iter().map(|row| row.3).collect();
     assert_eq!(ids, (0..13).collect::<Vec<_>>());
     assert!(made.max_ts < DAY);
+}
+
+/// The same sources, each read piece by piece from `store`.
+async fn stored(store: &Store, sources: &[Source]) -> Vec<Source> {
+    let mut found = Vec::new();
+    for source in sources {
+        let path = Path::from(format!("in/{}", source.path));
+        store.create(&path, source.bytes().clone()).await.unwrap();
+        let stored = Stored { store: store.clone(), path, bytes: source.bytes().len() as u64 };
+        found.push(Source::open_stored(&source.path, stored).await.unwrap().unwrap());
+    }
+    found
+}
+
+/// Scenario: rows in five files, each of several slices and row groups, are read whole or piece by piece, and written to files of a
+/// third of their bytes at most, of a half, of all.
+/// Guarantees: as many files as can hold them, none below half of the most, the last included; they follow each other in the order
+/// of the rows and have each row once; what is read piece by piece gives the very same bytes.
+#[tokio::test]
+async fn a_run_is_cut_into_files_that_follow_each_other() {
+    const ROWS: i64 = 50_000;
+    let file = |file: i64| -> Vec<Row> {
+        let row = |row: i64| {
+            let id = noise(file * ROWS + row);
+            (format!("site-{:02}", row % 40), Some(format!("{:03}", row % 200)), (file + row / 200 * 5) * SECOND, id)
+        };
+        (0..ROWS).map(row).collect()
+    };
+    let rows: Vec<Vec<Row>> = (0..5).map(file).collect();
+    let tables: Vec<TableRows> = rows.iter().map(|rows| table(rows, true)).collect();
+    let schema = schema_of(&tables);
+    let held = sources(&tables);
+    let whole: u64 = held.iter().map(Source::size).sum();
+    let mut expected: Vec<Row> = rows.concat();
+    expected.sort();
+    for (most, files) in [(whole / 3 + whole / 50, 3), (whole / 2 + whole / 50, 2), (whole + whole / 50, 1)] {
+        let mut written = Vec::new();
+        for is_stored in [false, true] {
+            let store = store();
+            let sources = if is_stored { stored(&store, &held).await } else { held.clone() };
+            let rules = Rules { file_bytes: most, group_rows: 30_000, ..rules() };
+            let count = std::sync::atomic::AtomicUsize::new(0);
+            let name = || Path::from(format!("out/{}", count.fetch_add(1, std::sync::atomic::Ordering::Relaxed)));
+            let made = super::rewrite(&store, &name, ("host", &schema), &sources, &rules).await.unwrap();
+            assert_eq!(made.len(), files, "{made:?}");
+            let (mut all, mut bytes_of) = (Vec::new(), Vec::new());
+            for (at, made) in made.iter().enumerate() {
+                assert_eq!(made.path.as_ref(), format!("out/{at}"));
+                assert!(made.bytes <= most && (made.bytes >= most / 2 || files == 1), "{} of {most}", made.bytes);
+                let bytes = store.read(&made.path).await.unwrap().unwrap();
+                let here = rows_of(&read(&bytes).0);
+                assert_eq!((made.bytes, &made.checksum), (bytes.len() as u64, &Checksum::of(&bytes)));
+                let span = (here.iter().map(|row| row.2).min().unwrap(), here.iter().map(|row| row.2).max().unwrap());
+                assert_eq!((made.rows, made.min_ts, made.max_ts), (here.len() as u64, span.0, span.1));
+                all.extend(here);
+                bytes_of.push(bytes);
+            }
+            assert!(all.is_sorted_by_key(|row| (row.0.clone(), row.1.clone(), row.2)));
+            all.sort();
+            assert!(all == expected, "each row once");
+            written.push(bytes_of);
+        }
+        assert!(written[0] == written[1], "the same files");
+    }
+}
+
+/// Scenario: a store that fails when a slice is read, and when the second file is completed.
+/// Guarantees: both are errors to try again after, told as the store's, and no new file stays.
+#[tokio::test]
+async fn a_store_that_fails_on_the_way_leaves_no_file() {
+    let rows = |from: i64| -> Vec<Row> {
+        (from..from + 30_000).map(|at| (format!("s{}", at % 7), None, at * SECOND, noise(at))).collect()
+    };
+    let tables = [table(&rows(0), false), table(&rows(30_000), false)];
+    let (schema, held) = (schema_of(&tables), sources(&tables));
+    for (op, part) in [(Op::Get, "in/file 1"), (Op::Put, "out/1")] {
+        let faulty = FaultyStore::in_memory();
+        let store = Store::over(Arc::clone(&faulty) as _, false);
+        let sources = stored(&store, &held).await;
+        faulty.next(1, op, part, Fault::Before);
+        let count = std::sync::atomic::AtomicUsize::new(0);
+        let name = || Path::from(format!("out/{}", count.fetch_add(1, std::sync::atomic::Ordering::Relaxed)));
+        let rules = Rules { file_bytes: 200_000, ..rules() };
+        let done = super::rewrite(&store, &name, ("host", &schema), &sources, &rules).await;
+        assert!(matches!(done, Err(RewriteError::Store(_))), "{part}: {done:?}");
+        assert_eq!(faulty.heal(), 0, "{part} was met");
+        assert!(store.list(&Path::from("out")).await.unwrap().is_empty(), "{part}");
+    }
 }

@@ -212,7 +212,7 @@ async fn compact(table: Option<&str>, dry_run: bool, settings: &Settings, printe
     let report = report?;
     println!(
         "{} files with {} rows and {} bytes became {} files with {} rows and {} bytes",
-        report.files_in, report.rows_in, report.bytes_in, report.merges, report.rows_out, report.bytes_out
+        report.files_in, report.rows_in, report.bytes_in, report.files_out, report.rows_out, report.bytes_out
     );
     if report.gave_way > 0 {
         println!("{} merges gave way to other changes of their files; the next run goes on", report.gave_way);
