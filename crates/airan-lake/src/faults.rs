@@ -27,6 +27,10 @@ pub(crate) enum Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
     Put,
+    /// A part of an upload.
+    Part,
+    /// An upload is given up.
+    Abort,
     Copy,
     Get,
     Delete,
@@ -106,7 +110,10 @@ struct FaultyUpload {
 #[async_trait]
 impl MultipartUpload for FaultyUpload {
     fn put_part(&mut self, part: PutPayload) -> UploadPart {
-        self.inner.put_part(part)
+        match due(&self.rules, Op::Part, &self.at) {
+            None => self.inner.put_part(part),
+            Some(_) => Box::pin(std::future::ready(Err(broken(&self.at)))),
+        }
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
@@ -118,7 +125,10 @@ impl MultipartUpload for FaultyUpload {
     }
 
     async fn abort(&mut self) -> Result<()> {
-        self.inner.abort().await
+        match due(&self.rules, Op::Abort, &self.at) {
+            None => self.inner.abort().await,
+            Some(_) => Err(broken(&self.at)),
+        }
     }
 }
 

@@ -64,17 +64,19 @@ impl Lake {
         Lake::over(Store::open_to_read(settings)?, settings.clone(), clock)
     }
 
-    /// A lake in an object store of the caller's, which must be able to arbitrate: for simulations of failing stores.
+    /// A lake in an object store of the caller's, which must be able to arbitrate and gets files that are rewritten in parts of so
+    /// many bytes: for simulations of failing stores.
     ///
     /// # Errors
     /// Never in practice.
     #[doc(hidden)]
-    pub fn in_object_store(
-        store: Arc<dyn object_store::ObjectStore>,
+    pub fn in_object_store<T: object_store::ObjectStore + object_store::multipart::MultipartStore>(
+        store: Arc<T>,
+        part_bytes: usize,
         settings: LakeSettings,
         clock: Clock,
     ) -> Result<Lake, OpenLakeError> {
-        Lake::over(Store::over(store, false), settings, clock)
+        Lake::over(Store::in_parts(store, part_bytes), settings, clock)
     }
 
     /// A lake in a store that is open and can arbitrate.

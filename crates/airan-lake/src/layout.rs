@@ -16,6 +16,7 @@
 //! _retention/raw_from_each/<micros>                            before the highest of them raw rows may be gone
 //! _retention/raw_from                                          the same, as lakes had it before
 //! _erasures/<id>/…                                             what an erasure that is not finished has set out to do
+//! _uploads/<id>.json                                           an upload in parts that is under way, or was cut off
 //! _tmp/ _probe/                                                temporaries
 //! ```
 

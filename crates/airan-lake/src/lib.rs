@@ -69,6 +69,7 @@ mod store;
 #[cfg(test)]
 mod testing;
 mod trim;
+mod uploads;
 mod writer;
 
 pub use check::{CheckReport, Problem, Repair};

@@ -7,6 +7,8 @@ use airan_model::time::Micros;
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use datafusion::prelude::SessionContext;
+use object_store::PutPayload;
+use object_store::path::Path;
 
 use crate::claim::ClaimError;
 use crate::commit::CommitError;
@@ -92,6 +94,39 @@ async fn s3_carries_a_lake() {
     assert_eq!((report.files, report.rows), (1, 19));
     assert_eq!(ids(&lake, "t").await, expected[20..]);
     assert_sound(&lake).await;
+}
+
+/// Scenario: three uploads in parts: one of two parts is completed, and then aborted by somebody who had not heard of that; one is
+/// aborted, twice; one is cut off. Vacuum looks a day later, twice.
+/// Guarantees: the bucket says of an upload that is over that it is not there, so no note of one stays; what was cut off is
+/// aborted, and is no object.
+#[tokio::test]
+async fn s3_forgets_uploads_that_were_cut_off() {
+    let Some(settings) = settings("AIRAN_S3") else { return };
+    let lake = Lake::open(&settings, clock()).await.unwrap();
+    let path = |name: &str| Path::from(format!("t/{name}"));
+    let begin = async |name: &str| {
+        let mut upload = lake.store().upload(&path(name)).await.unwrap();
+        upload.put_part(PutPayload::from(vec![1; 5 << 20])).await.unwrap();
+        upload
+    };
+    let (mut whole, mut given_up, cut_off) = (begin("whole").await, begin("given-up").await, begin("cut-off").await);
+    whole.put_part(PutPayload::from_static(b"end")).await.unwrap();
+    whole.complete().await.unwrap();
+    whole.abort().await.unwrap();
+    given_up.abort().await.unwrap();
+    given_up.abort().await.unwrap();
+    drop(cut_off);
+    let notes = lake.store().list(&Path::from("_uploads")).await.unwrap();
+    let [note] = &notes[..] else { panic!("{notes:?}") };
+    let a_day_later = note.last_modified.timestamp_micros() + airan_model::time::DAY;
+    assert_eq!(lake.clear_uploads(a_day_later).await.unwrap(), 1);
+    assert_eq!(lake.clear_uploads(a_day_later).await.unwrap(), 0);
+    assert!(lake.store().list(&Path::from("_uploads")).await.unwrap().is_empty());
+    assert_eq!(lake.store().size(&path("whole")).await.unwrap(), Some((5 << 20) + 3));
+    for name in ["given-up", "cut-off"] {
+        assert_eq!(lake.store().size(&path(name)).await.unwrap(), None, "{name}");
+    }
 }
 
 /// Scenario: a store whose server ignores `If-None-Match`, as some compatible ones do.

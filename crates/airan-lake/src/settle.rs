@@ -108,6 +108,7 @@ impl Lake {
             // Before the names are listed: nobody gives a place to what is not in staging any more.
             self.clear_staging().await?;
         }
+        self.clear_uploads(now).await?;
         let (names, counted) = self.names_then_counted(&self.tables().await?).await?;
         if self.store().staged() {
             self.settle_places(&names, &counted, &mut settled).await?;

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{Error, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use crate::durable::DurableLocal;
 use crate::seal::Checksum;
 use crate::settings::LakeSettings;
+use crate::uploads;
 
 /// Ranges of one object that are read at once.
 const RANGES_AT_ONCE: usize = 8;
@@ -86,10 +88,16 @@ pub(crate) enum Created {
     Taken,
 }
 
+/// Bytes of one part of an upload; S3 wants at least 5 MiB.
+const PART_BYTES: usize = 8 << 20;
+
 /// An object store and what the protocol needs to know about it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Store {
     object: Arc<dyn ObjectStore>,
+    /// The same, where uploads in parts outlive their process.
+    multipart: Option<Arc<dyn MultipartStore>>,
+    part_bytes: usize,
     /// True on a local disk: files wait in `_staging/` until the record names them, and get a second name for nothing.
     staged: bool,
 }
@@ -120,7 +128,13 @@ impl Store {
 
     /// A store as given: for tests, and for stores opened elsewhere.
     pub(crate) fn over(object: Arc<dyn ObjectStore>, staged: bool) -> Store {
-        Store { object, staged }
+        Store { object, multipart: None, part_bytes: PART_BYTES, staged }
+    }
+
+    /// An object store whose uploads are sent in parts of so many bytes.
+    pub(crate) fn in_parts<T: ObjectStore + MultipartStore>(object: Arc<T>, part_bytes: usize) -> Store {
+        let multipart: Arc<dyn MultipartStore> = Arc::clone(&object) as _;
+        Store { object, multipart: Some(multipart), part_bytes, staged: false }
     }
 
     fn local(folder: &FsPath) -> Result<Store, OpenLakeError> {
@@ -133,7 +147,7 @@ impl Store {
         if is_nfs(rustix::fs::statfs(folder).map_err(|error| refused(error.into()))?.f_type) {
             return Err(OpenLakeError::Nfs { path: folder.display().to_string() });
         }
-        Ok(Store { object: Arc::new(object), staged: true })
+        Ok(Store::over(Arc::new(object), true))
     }
 
     /// The store itself, for readers.
@@ -144,6 +158,16 @@ impl Store {
     /// Whether files wait in `_staging/` for their record.
     pub(crate) fn staged(&self) -> bool {
         self.staged
+    }
+
+    /// Where uploads in parts outlive their process.
+    pub(crate) fn multipart(&self) -> Option<&Arc<dyn MultipartStore>> {
+        self.multipart.as_ref()
+    }
+
+    /// Bytes of one part of an upload.
+    pub(crate) fn part_bytes(&self) -> usize {
+        self.part_bytes
     }
 
     /// Creates one key twice: the second must fail.
@@ -172,7 +196,10 @@ impl Store {
     /// Begins an object at `path` that comes in parts. Only under names that nobody else can think of: an object store does
     /// not keep two uploads under one name apart.
     pub(crate) async fn upload(&self, path: &Path) -> Result<Box<dyn MultipartUpload>, StoreError> {
-        self.object.put_multipart(path).await.map_err(|error| StoreError::new("create", path, error))
+        match &self.multipart {
+            Some(multipart) => uploads::begin(self, multipart, path).await,
+            None => self.object.put_multipart(path).await.map_err(|error| StoreError::new("create", path, error)),
+        }
     }
 
     /// Puts `bytes` at `path`, whatever is there. Only for what is no truth (the hint of the newest record).
@@ -280,6 +307,12 @@ impl Store {
     }
 }
 
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("object", &self.object).field("staged", &self.staged).finish_non_exhaustive()
+    }
+}
+
 /// `statfs` f_type of NFS on Linux (linux/magic.h).
 #[cfg(target_os = "linux")]
 fn is_nfs(kind: rustix::fs::FsWord) -> bool {
@@ -287,19 +320,23 @@ fn is_nfs(kind: rustix::fs::FsWord) -> bool {
 }
 
 fn cloud(scheme: &str, rest: &str, settings: &LakeSettings) -> Result<Store, OpenLakeError> {
-    use object_store::prefix::PrefixStore;
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let refused = |reason: String| OpenLakeError::Path { path: settings.path.clone(), reason };
     if bucket.is_empty() {
         return Err(refused("it names no bucket".to_owned()));
     }
     let url = format!("{scheme}://{bucket}");
-    let object: Arc<dyn ObjectStore> = match scheme {
-        "s3" => Arc::new(s3(&url, settings).map_err(|error| refused(error.to_string()))?),
-        "gs" => Arc::new(gs(&url, settings).map_err(|error| refused(error.to_string()))?),
-        _ => Arc::new(az(&url, settings).map_err(|error| refused(error.to_string()))?),
-    };
-    Ok(Store::over(Arc::new(PrefixStore::new(object, Path::from(prefix))), false))
+    let prefix = Path::from(prefix);
+    match scheme {
+        "s3" => s3(&url, settings).map(|object| below(object, prefix)),
+        "gs" => gs(&url, settings).map(|object| below(object, prefix)),
+        _ => az(&url, settings).map(|object| below(object, prefix)),
+    }
+    .map_err(|error| refused(error.to_string()))
+}
+
+fn below<T: ObjectStore + MultipartStore>(object: T, prefix: Path) -> Store {
+    Store::in_parts(Arc::new(object_store::prefix::PrefixStore::new(object, prefix)), PART_BYTES)
 }
 
 fn s3(url: &str, settings: &LakeSettings) -> object_store::Result<object_store::aws::AmazonS3> {

@@ -3,30 +3,41 @@
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use object_store::WriteMultipart;
 use object_store::path::Path;
+use object_store::{MultipartUpload, PutPayloadMut};
 use parquet::arrow::async_writer::AsyncFileWriter;
 use parquet::errors::{ParquetError, Result};
+use tokio::task::JoinSet;
 
 use crate::seal::Checksum;
 use crate::store::{Store, StoreError};
 
-/// Bytes of one part; S3 wants at least 5 MiB.
-const PART: usize = 8 << 20;
 /// Parts under way at once. More only keep more memory.
 const PARTS_AT_ONCE: usize = 4;
 
-/// See the module. Dropped before it is complete, it leaves nothing under its name.
+/// See the module. It is to be completed or aborted: dropped before, it leaves nothing under its name, but may leave parts, which
+/// vacuum finds (`uploads.rs`).
 pub(super) struct Sink {
-    upload: Option<WriteMultipart>,
+    /// Absent once it is complete.
+    upload: Option<Box<dyn MultipartUpload>>,
+    part_bytes: usize,
+    /// The part that is being filled.
+    waiting: PutPayloadMut,
+    under_way: JoinSet<object_store::Result<()>>,
     sum: crc32fast::Hasher,
     bytes: u64,
 }
 
 impl Sink {
     pub(super) async fn create(store: &Store, path: &Path) -> std::result::Result<Sink, StoreError> {
-        let upload = WriteMultipart::new_with_chunk_size(store.upload(path).await?, PART);
-        Ok(Sink { upload: Some(upload), sum: crc32fast::Hasher::new(), bytes: 0 })
+        Ok(Sink {
+            upload: Some(store.upload(path).await?),
+            part_bytes: store.part_bytes(),
+            waiting: PutPayloadMut::new(),
+            under_way: JoinSet::new(),
+            sum: crc32fast::Hasher::new(),
+            bytes: 0,
+        })
     }
 
     /// Of what was written.
@@ -34,13 +45,56 @@ impl Sink {
         (self.bytes, Checksum::from_crc32(self.sum.clone().finalize()))
     }
 
-    /// Gives up: parts that the store has are removed as far as it answers.
+    /// Gives up, unless it is complete: parts that the store has are removed as far as it answers.
     pub(super) async fn abort(mut self) {
-        if let Some(upload) = self.upload.take()
+        self.under_way.shutdown().await;
+        if let Some(mut upload) = self.upload.take()
             && let Err(error) = upload.abort().await
         {
-            tracing::debug!(%error, "parts of a given up upload stay in the store until it clears them up");
+            tracing::debug!(%error, "parts of a given up upload stay in the store until vacuum clears them up");
         }
+    }
+
+    async fn put(&mut self, mut bytes: Bytes) -> object_store::Result<()> {
+        while !bytes.is_empty() {
+            let room = self.part_bytes.saturating_sub(self.waiting.content_length()).max(1);
+            self.waiting.push(bytes.split_to(room.min(bytes.len())));
+            if self.waiting.content_length() >= self.part_bytes {
+                self.send().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The part that waits is on its way.
+    async fn send(&mut self) -> object_store::Result<()> {
+        self.until_under_way(PARTS_AT_ONCE - 1).await?;
+        if let Some(upload) = &mut self.upload {
+            self.under_way.spawn(upload.put_part(std::mem::take(&mut self.waiting).into()));
+        }
+        Ok(())
+    }
+
+    /// Waits until at most so many parts are under way.
+    async fn until_under_way(&mut self, most: usize) -> object_store::Result<()> {
+        while self.under_way.len() > most {
+            if let Some(sent) = self.under_way.join_next().await {
+                sent??;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> object_store::Result<()> {
+        if !self.waiting.is_empty() {
+            self.send().await?;
+        }
+        self.until_under_way(0).await?;
+        if let Some(upload) = &mut self.upload {
+            upload.complete().await?;
+            self.upload = None;
+        }
+        Ok(())
     }
 }
 
@@ -53,22 +107,12 @@ impl AsyncFileWriter for Sink {
         async move {
             self.sum.update(&bytes);
             self.bytes += bytes.len() as u64;
-            if let Some(upload) = &mut self.upload {
-                upload.wait_for_capacity(PARTS_AT_ONCE).await.map_err(told)?;
-                upload.put(bytes);
-            }
-            Ok(())
+            self.put(bytes).await.map_err(told)
         }
         .boxed()
     }
 
     fn complete(&mut self) -> BoxFuture<'_, Result<()>> {
-        async move {
-            if let Some(upload) = self.upload.take() {
-                upload.finish().await.map_err(told)?;
-            }
-            Ok(())
-        }
-        .boxed()
+        async move { self.finish().await.map_err(told) }.boxed()
     }
 }

@@ -212,17 +212,22 @@ async fn merging_keeps_to_its_memory_and_its_row_groups_do_not_overlap() {
     }
 }
 
-/// Scenario: a store that fails when a file is to be completed.
-/// Guarantees: that is an error to try again after, and no file is there.
+/// Scenario: a store that fails when a part is to be sent, then when a file is to be completed.
+/// Guarantees: that is an error to try again after, no file is there, and the upload was given up (the fault that waits for that
+/// was met).
 #[tokio::test]
 async fn a_file_that_could_not_be_completed_is_not_there() {
-    let faulty = FaultyStore::in_memory();
-    let store = Store::over(Arc::clone(&faulty) as _, false);
     let tables = [table(&[("a".into(), None, 0, 1)], false), table(&[("a".into(), None, 1, 2)], false)];
-    faulty.next(1, Op::Put, "compact-x", Fault::Before);
-    let done = rewrite(&store, &Path::from(OUT), ("host", &schema_of(&tables)), &sources(&tables), &rules()).await;
-    assert!(matches!(done, Err(RewriteError::Store(_))), "{done:?}");
-    assert!(store.list(&Path::from("host")).await.unwrap().is_empty());
+    for op in [Op::Part, Op::Put] {
+        let faulty = FaultyStore::in_memory();
+        let store = Store::over(Arc::clone(&faulty) as _, false);
+        faulty.next(1, op, "compact-x", Fault::Before);
+        faulty.next(1, Op::Abort, "compact-x", Fault::Before);
+        let done = rewrite(&store, &Path::from(OUT), ("host", &schema_of(&tables)), &sources(&tables), &rules()).await;
+        assert!(matches!(done, Err(RewriteError::Store(_))), "{op:?}: {done:?}");
+        assert!(store.list(&Path::from("host")).await.unwrap().is_empty(), "{op:?}");
+        assert_eq!(faulty.heal(), 0, "{op:?}: it was not given up");
+    }
 }
 
 /// Scenario: results of two sites in several revisions over three files, one revision twice; region is a key and not sorted by.

@@ -21,6 +21,8 @@ use crate::setup::Setup;
 use crate::shard::Shard;
 use crate::testing::{T0, lake_settings};
 
+/// Small, so that merged files come in several parts.
+const PART_BYTES: usize = 1 << 10;
 /// The topic of the shards.
 const TOPIC: &str = "drawn";
 
@@ -99,7 +101,7 @@ impl Shards {
             let (clock, hand) = Clock::manual();
             // The hours of the rows are over for compaction.
             hand.set(T0 + 3 * HOUR);
-            (Lake::in_object_store(Arc::new(InMemory::new()), settings, clock).unwrap(), T0 + 3 * HOUR)
+            (Lake::in_object_store(Arc::new(InMemory::new()), PART_BYTES, settings, clock).unwrap(), T0 + 3 * HOUR)
         });
         let of = messages.into_iter().map(|messages| One {
             messages,

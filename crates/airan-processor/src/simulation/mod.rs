@@ -13,7 +13,8 @@
 //! lake meanwhile; which sync or write of the log fails, and when its machine loses power, all processes with it. Senders send
 //! again what was not acknowledged. Time is tokio's paused time, so a minute of waiting takes none. After the storm one processor
 //! finishes the work, in every second run a node's rows are erased in a storm of its own, and then it is compared what was sent and
-//! what is in the lake.
+//! what is in the lake. In the end, a day later, retention clears up what was left half done: files that nothing names, and uploads that
+//! were cut off.
 //!
 //! `AIRAN_SEED=n cargo test … simulation` replays one run, `AIRAN_CASES=n` makes a long one, `AIRAN_TRACE=1` prints each
 //! operation and what is logged.
@@ -30,7 +31,7 @@ use std::time::Duration;
 
 use airan_lake::{Lake, Request, RequestReason};
 use airan_model::catalog::Catalog;
-use airan_model::time::{Clock, HOUR, ManualClock, Micros};
+use airan_model::time::{Clock, DAY, HOUR, ManualClock, Micros};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Float64Type, Int64Type};
 use prometheus::Registry;
@@ -56,6 +57,8 @@ const DEATHS: usize = 64;
 const PARTITIONS: usize = 2;
 /// Processes in a run, at most.
 const PROCESSES: usize = 3;
+/// So few that merged files come in several parts.
+const PART_BYTES: usize = 2 << 10;
 /// How long the last processor may take, in simulated time.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 /// How long an erasure is fought by the weather.
@@ -85,6 +88,9 @@ struct Run {
     deaths: u64,
     power_losses: u64,
     errands: u64,
+    /// Uploads with parts that were cut off, and files that nothing named: vacuum found them.
+    cut_off: usize,
+    orphans: u64,
 }
 
 struct Director {
@@ -138,7 +144,7 @@ impl Director {
         let mut settings = lake_settings();
         settings.compaction.every = "7s".parse().unwrap();
         settings.compaction.min_files = 2;
-        Lake::in_object_store(self.storm.store(process), settings, self.clock.0.clone()).unwrap()
+        Lake::in_object_store(self.storm.store(process), PART_BYTES, settings, self.clock.0.clone()).unwrap()
     }
 
     fn begin(&mut self, errand: Errand) {
@@ -397,6 +403,25 @@ impl Director {
         Err(format!("the erasure does not end; its last error: {last}"))
     }
 
+    /// A day after the last write a pass of retention clears up what was left half done. How many uploads with parts there were, and
+    /// how many files that nothing names.
+    async fn clear_up(&mut self) -> Result<(usize, u64), String> {
+        // What is done long after it has failed is done by now.
+        self.pass(Duration::from_secs(90)).await;
+        let cut_off = self.storm.cut_off();
+        let lake = self.lake(READER);
+        let report = lake.expire(self.storm.newest().await + 2 * DAY, None).await;
+        let report = report.map_err(|error| airan_model::causes(&error))?;
+        if report.files > 0 || !report.failures.is_empty() {
+            return Err(format!("nothing is as old as that: {report:?}"));
+        }
+        let left = (self.storm.cut_off(), lake.check().await.map_err(|error| error.to_string())?.orphans);
+        if left != (0, 0) {
+            return Err(format!("{left:?} uploads and files are left behind for ever"));
+        }
+        Ok((cut_off, report.orphans))
+    }
+
     /// Every row that was sent is in the lake once; every window is what its rows make it; documents and files are sound.
     async fn compare(&self, loads: &[Load]) -> Result<(), String> {
         let lake = self.lake(READER);
@@ -505,10 +530,15 @@ fn run(seed: u64) -> Run {
         let mut loads: Vec<Load> =
             (0..PARTITIONS).map(|partition| load(&director.catalog, partition, &mut director.dice)).collect();
         director.storm(&loads).await;
-        let outcome = match director.finish(&mut loads).await {
-            Ok(()) => director.compare(&loads).await,
-            Err(error) => Err(error),
-        };
+        let (mut cut_off, mut orphans) = (0, 0);
+        let outcome = async {
+            director.finish(&mut loads).await?;
+            director.compare(&loads).await?;
+            (cut_off, orphans) = director.clear_up().await?;
+            // Nothing that counts was taken for what was left behind.
+            director.compare(&loads).await
+        }
+        .await;
         let (mut points, trace) = director.storm.points_and_trace();
         let machine = &mut director.topic.lock().machine;
         points.extend(machine.points());
@@ -520,6 +550,8 @@ fn run(seed: u64) -> Run {
             deaths: director.deaths,
             power_losses: machine.losses,
             errands: director.errands,
+            cut_off,
+            orphans,
         }
     })
 }
@@ -531,11 +563,12 @@ fn run(seed: u64) -> Run {
 /// loses power, after which all that was not acknowledged is sent again.
 /// Guarantees: K1, K2, S1, W2, W3 and the sums. Every row that was sent is in the lake once, every window's newest revision is
 /// what its rows make it, none of what was erased is left, appended = stored + duplicate + rejected, and the lake's documents
-/// are sound.
+/// are sound. A day later no part of an upload and no file is left behind, and nothing that counts has gone with them.
 #[test]
 fn whatever_fails_each_row_and_window_is_in_the_lake_once() {
     let seeds = crate::dice::seeds(40);
     let (mut points, mut deaths, mut losses, mut errands) = (BTreeSet::new(), 0, 0, 0);
+    let (mut cut_off, mut orphans, mut second_parts) = (0, 0, 0);
     let runs = seeds.end - seeds.start;
     for seed in seeds {
         let run = run(seed);
@@ -544,18 +577,31 @@ fn whatever_fails_each_row_and_window_is_in_the_lake_once() {
         deaths += run.deaths;
         losses += run.power_losses;
         errands += run.errands;
+        cut_off += run.cut_off;
+        second_parts += run.trace.iter().filter(|done| done.2 == Op::Part && done.3.ends_with("part-1")).count();
+        orphans += run.orphans;
     }
     let of_logs = points.iter().filter(|point| point.0 == Op::Disk).count();
+    let of_uploads = Op::UPLOAD.map(|op| points.iter().filter(|point| point.0 == op).count());
     println!(
-        "{runs} runs, {} distinct fault points, {of_logs} of them on the logs' disk, {deaths} deaths, {losses} power losses, {errands} \
-         errands done",
-        points.len()
+        "{runs} runs, {} distinct fault points, {of_logs} of them on the logs' disk, {of_uploads:?} at the steps of uploads in parts \
+         {:?}, {deaths} deaths, {losses} power losses, {errands} errands done, {cut_off} uploads and {orphans} files left behind \
+         and cleared up",
+        points.len(),
+        Op::UPLOAD
     );
     assert!(runs < 40 || points.len() > 2_000, "{} distinct fault points", points.len());
     assert!(
         runs < 40 || (of_logs > 100 && losses > 40),
         "{of_logs} distinct fault points on the logs' disk, {losses} power losses"
     );
+    assert!(
+        runs < 40 || of_uploads.iter().all(|points| *points > 0),
+        "{of_uploads:?} fault points at {:?}",
+        Op::UPLOAD
+    );
+    assert!(runs < 40 || (cut_off > 0 && orphans > 0), "{cut_off} uploads and {orphans} files left behind");
+    assert!(runs < 40 || second_parts > 0, "no upload had two parts");
 }
 
 /// Scenario: some seeds, each run twice.

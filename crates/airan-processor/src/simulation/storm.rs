@@ -1,5 +1,5 @@
 //! An object store in a storm: operations fail before or after they are done, are done long after they have failed, take their
-//! time, break off half-way, or are the last thing their process does.
+//! time, break off half-way, or are the last thing their process does. So do the steps of uploads in parts, each for itself.
 //!
 //! What becomes of an operation follows from the seed, its process, its path and how often that process has done it: not from the
 //! order in which operations of one instant come, which no runtime promises. Each process has a store of its own, over one memory
@@ -10,13 +10,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use airan_model::time::Micros;
 use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::object_store::memory::InMemory;
+use datafusion::object_store::multipart::{MultipartStore, PartId};
 use datafusion::object_store::path::Path;
 use datafusion::object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartId, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -35,8 +37,18 @@ pub(crate) enum Op {
     List,
     Delete,
     Copy,
+    /// An upload in parts is begun, gets a part, becomes an object, or is given up.
+    Begin,
+    Part,
+    Complete,
+    Abort,
     /// A step of the log on its disk, which is not the store's.
     Disk,
+}
+
+impl Op {
+    /// The steps of an upload in parts.
+    pub(crate) const UPLOAD: [Op; 4] = [Op::Begin, Op::Part, Op::Complete, Op::Abort];
 }
 
 /// How it goes wrong.
@@ -81,10 +93,18 @@ struct Weather {
     began: Instant,
 }
 
+/// Uploads in parts that are neither complete nor given up: parts by number.
+#[derive(Default)]
+struct Uploads {
+    begun: u64,
+    open: BTreeMap<MultipartId, BTreeMap<usize, PutPayload>>,
+}
+
 /// The memory that all processes share, and its weather.
 #[derive(Clone)]
 pub(crate) struct Storm {
     inner: Arc<InMemory>,
+    uploads: Arc<Mutex<Uploads>>,
     weather: Arc<Mutex<Weather>>,
     deaths: mpsc::Sender<usize>,
 }
@@ -107,11 +127,51 @@ impl Storm {
             trace: Vec::new(),
             began: Instant::now(),
         };
-        Storm { inner: Arc::default(), weather: Arc::new(Mutex::new(weather)), deaths }
+        Storm { inner: Arc::default(), uploads: Arc::default(), weather: Arc::new(Mutex::new(weather)), deaths }
     }
 
-    pub(crate) fn store(&self, process: usize) -> Arc<dyn ObjectStore> {
+    pub(crate) fn store(&self, process: usize) -> Arc<StormyStore> {
         Arc::new(StormyStore { storm: self.clone(), process })
+    }
+
+    /// Uploads with parts that are neither complete nor given up.
+    pub(crate) fn cut_off(&self) -> usize {
+        self.uploads().open.values().filter(|parts| !parts.is_empty()).count()
+    }
+
+    /// When the youngest object was written, by the clock of the store.
+    pub(crate) async fn newest(&self) -> Micros {
+        let times = self.inner.list(None).map(|meta| meta.unwrap().last_modified.timestamp_micros());
+        times.fold(Micros::MIN, async |newest, at| at.max(newest)).await
+    }
+
+    fn uploads(&self) -> MutexGuard<'_, Uploads> {
+        self.uploads.lock().unwrap()
+    }
+
+    fn begin(&self) -> MultipartId {
+        let mut uploads = self.uploads();
+        uploads.begun += 1;
+        let id = uploads.begun.to_string();
+        uploads.open.insert(id.clone(), BTreeMap::new());
+        id
+    }
+
+    fn part(&self, path: &Path, id: &MultipartId, number: usize, part: PutPayload) -> Result<PartId> {
+        self.uploads().open.get_mut(id).ok_or_else(|| gone(path))?.insert(number, part);
+        Ok(PartId { content_id: number.to_string() })
+    }
+
+    async fn complete(&self, path: &Path, id: &MultipartId, parts: &[PartId]) -> Result<PutResult> {
+        let found = self.uploads().open.remove(id).ok_or_else(|| gone(path))?;
+        let named: Vec<usize> = parts.iter().map(|part| part.content_id.parse().unwrap()).collect();
+        assert!(found.keys().copied().eq(named), "{path}: not the parts that were sent");
+        let bytes: Vec<Bytes> = found.into_values().flatten().collect();
+        self.inner.put(path, bytes.into_iter().collect()).await
+    }
+
+    fn abort(&self, path: &Path, id: &MultipartId) -> Result<()> {
+        self.uploads().open.remove(id).map(drop).ok_or_else(|| gone(path))
     }
 
     /// From now on one operation in so many goes wrong.
@@ -137,6 +197,9 @@ impl Storm {
     }
 }
 
+/// Of the steps of uploads in parts at least one in so many goes wrong, in a storm.
+const UPLOADS_ONE_IN: u64 = 4;
+
 /// What a path holds.
 fn kind(path: &Path) -> &'static str {
     let text = path.as_ref();
@@ -149,6 +212,7 @@ fn kind(path: &Path) -> &'static str {
         () if is_below("_schemas") => "schema",
         () if is_below("_requests") => "request",
         () if is_below("_erasures") => "erasure",
+        () if is_below("_uploads") => "upload",
         () if is_below("_") => "other",
         () if text.contains("_delta_log") && text.contains("checkpoint") => "checkpoint",
         () if text.contains("_delta_log") => "delta",
@@ -167,7 +231,9 @@ impl Weather {
         let mut hasher = DefaultHasher::new();
         (self.seed, key, number).hash(&mut hasher);
         let mut dice = Dice::of(hasher.finish());
-        let is_due = self.one_in > 0 && dice.one_in(self.one_in);
+        // There are few uploads in parts.
+        let one_in = if Op::UPLOAD.contains(&op) { self.one_in.min(UPLOADS_ONE_IN) } else { self.one_in };
+        let is_due = one_in > 0 && dice.one_in(one_in);
         let fault = is_due.then(|| can[dice.below(can.len() as u64) as usize]);
         // Deaths cost a run more than other faults do; few of them are enough.
         let is_death = matches!(fault, Some(Fault::DeathBefore | Fault::DeathAfter));
@@ -239,6 +305,11 @@ fn broken(path: &Path) -> Error {
     Error::Generic { store: "storm", source: format!("bad weather at {path}").into() }
 }
 
+/// What a store says of an upload that it does not have (any more).
+fn gone(path: &Path) -> Error {
+    Error::NotFound { path: path.to_string(), source: "no such upload".into() }
+}
+
 const CHANGE: [Fault; 6] =
     [Fault::Before, Fault::After, Fault::Later, Fault::Slow, Fault::DeathBefore, Fault::DeathAfter];
 const LOOK: [Fault; 3] = [Fault::Before, Fault::Slow, Fault::DeathBefore];
@@ -279,11 +350,9 @@ impl ObjectStore for StormyStore {
         }
     }
 
-    async fn put_multipart_opts(&self, at: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        match self.fate(Op::Create, at, &LOOK).await.fault {
-            Some(_) => Err(broken(at)),
-            None => self.storm.inner.put_multipart_opts(at, opts).await,
-        }
+    /// Every upload in parts is one that can be found again.
+    async fn put_multipart_opts(&self, at: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        panic!("nobody would find the parts of {at} again")
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -357,6 +426,77 @@ impl ObjectStore for StormyStore {
                 let done = self.storm.inner.copy_opts(from, to, options).await;
                 self.after(fault, done, to).await
             }
+        }
+    }
+}
+
+#[async_trait]
+impl MultipartStore for StormyStore {
+    async fn create_multipart(&self, path: &Path) -> Result<MultipartId> {
+        let mut fate = self.fate(Op::Begin, path, &CHANGE).await;
+        match fate.fault {
+            Some(Fault::Before) => Err(broken(path)),
+            Some(Fault::Later) => {
+                let (storm, wait) = (self.storm.clone(), fate.later());
+                tokio::spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    storm.begin();
+                });
+                Err(broken(path))
+            }
+            fault => self.after(fault, Ok(self.storm.begin()), path).await,
+        }
+    }
+
+    async fn put_part(&self, path: &Path, id: &MultipartId, number: usize, part: PutPayload) -> Result<PartId> {
+        // Parts are on their way side by side.
+        let mut fate = self.fate(Op::Part, &path.clone().join(format!("part-{number}")), &CHANGE).await;
+        match fate.fault {
+            Some(Fault::Before) => Err(broken(path)),
+            Some(Fault::Later) => {
+                let (storm, wait, at, id) = (self.storm.clone(), fate.later(), path.clone(), id.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    let _ = storm.part(&at, &id, number, part);
+                });
+                Err(broken(path))
+            }
+            fault => self.after(fault, self.storm.part(path, id, number, part), path).await,
+        }
+    }
+
+    async fn complete_multipart(&self, path: &Path, id: &MultipartId, parts: Vec<PartId>) -> Result<PutResult> {
+        let mut fate = self.fate(Op::Complete, path, &CHANGE).await;
+        match fate.fault {
+            Some(Fault::Before) => Err(broken(path)),
+            Some(Fault::Later) => {
+                let (storm, wait, at, id) = (self.storm.clone(), fate.later(), path.clone(), id.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    let _ = storm.complete(&at, &id, &parts).await;
+                });
+                Err(broken(path))
+            }
+            fault => {
+                let done = self.storm.complete(path, id, &parts).await;
+                self.after(fault, done, path).await
+            }
+        }
+    }
+
+    async fn abort_multipart(&self, path: &Path, id: &MultipartId) -> Result<()> {
+        let mut fate = self.fate(Op::Abort, path, &CHANGE).await;
+        match fate.fault {
+            Some(Fault::Before) => Err(broken(path)),
+            Some(Fault::Later) => {
+                let (storm, wait, at, id) = (self.storm.clone(), fate.later(), path.clone(), id.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    let _ = storm.abort(&at, &id);
+                });
+                Err(broken(path))
+            }
+            fault => self.after(fault, self.storm.abort(path, id), path).await,
         }
     }
 }
