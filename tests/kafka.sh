@@ -12,7 +12,7 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 AIRAN_KAFKA_PORT=${AIRAN_KAFKA_PORT:-$(standing_ports 1)}
 export AIRAN_KAFKA_PORT
 # A second way to the broker, which a test can cut.
-AIRAN_KAFKA_WIRE=$(standing_ports 1):$(standing_ports 1)
+AIRAN_KAFKA_WIRE=$(standing_ports 2 | tr ' ' ':')
 export AIRAN_KAFKA_WIRE
 AIRAN_KAFKA_DIR=$(mktemp -d)
 export AIRAN_KAFKA_DIR
