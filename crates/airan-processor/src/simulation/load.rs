@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use airan_bus::Received;
 use airan_model::catalog::Catalog;
 use airan_model::identity::partition_of;
+use airan_model::message::{Message, Rows};
+use bytes::Bytes;
 
 use super::PARTITIONS;
 use crate::dice::Dice;
@@ -28,6 +30,8 @@ pub(crate) struct Load {
     pub messages: Vec<Received>,
     /// Rows as sent, those sent twice counted twice.
     pub sent: u64,
+    /// Of those, rows of messages that nobody can read.
+    pub unreadable: u64,
     /// Every row that must be stored, with its level.
     pub rows: BTreeMap<RowKey, i64>,
     pub windows: BTreeMap<WindowKey, WindowValue>,
@@ -64,8 +68,8 @@ fn delay(dice: &mut Dice) -> i64 {
 }
 
 /// Some nodes of one site, each with a row a second for some seconds; now and then a message is sent again, a tick comes between,
-/// a node falls back a few seconds, or a row comes minutes late, when its window is long closed. The last messages are ticks,
-/// long after, by which every window is closed and every gap has rested.
+/// a node falls back a few seconds, a row comes minutes late, when its window is long closed, or a message comes that nobody can
+/// read. The last messages are ticks, long after, by which every window is closed and every gap has rested.
 pub(crate) fn load(catalog: &Catalog, partition: usize, dice: &mut Dice) -> Load {
     let site = site_of(partition);
     let mut load = Load::default();
@@ -117,6 +121,20 @@ pub(crate) fn load(catalog: &Catalog, partition: usize, dice: &mut Dice) -> Load
         *lines.entry(at).or_default() += &format!("{{\"tick\": \"@{at}\"}}\n");
     }
     let lines: String = lines.into_values().collect();
-    load.messages = messages(catalog, &lines);
+    for message in messages(catalog, &lines) {
+        if dice.one_in(15) {
+            let rows = 1 + dice.below(3);
+            load.sent += rows;
+            load.unreadable += rows;
+            load.messages.push(Received { message: unreadable(rows, dice), ..message.clone() });
+        }
+        load.messages.push(message);
+    }
     load
+}
+
+/// Rows of a stream that is not in the catalog, or of one that is, torn.
+fn unreadable(rows: u64, dice: &mut Dice) -> Message {
+    let stream = if dice.one_in(2) { "nobody" } else { "meter" };
+    Message::Rows(Rows { stream: stream.into(), schema: 0, rows, payload: Bytes::from_static(b"no rows") })
 }

@@ -326,6 +326,7 @@ impl Director {
     /// Waits until everything that was sent is accounted for and nothing is marked.
     async fn settle(&mut self, loads: &[Load]) -> Result<(), String> {
         let all: u64 = loads.iter().map(|load| load.sent).sum();
+        let unreadable: u64 = loads.iter().map(|load| load.unreadable).sum();
         let mut waited = Duration::ZERO;
         loop {
             let metrics = &self.running.get(&LAST).ok_or("the last processor died")?.metrics;
@@ -338,7 +339,7 @@ impl Director {
                 (machine.ends(), machine.offered)
             };
             let is_read = sum(metrics, "airan_processor_next_offset", None) == ends.iter().sum::<i64>() as u64;
-            let is_settled = is_read && pending == 0 && marked == 0;
+            let is_settled = is_read && pending == 0 && marked == 0 && rejected >= unreadable;
             // What was sent again may be there as often as it was sent.
             if is_settled && (all..=offered).contains(&appended) && appended == stored + duplicate + rejected {
                 return Ok(());
@@ -347,7 +348,7 @@ impl Director {
                 let reported = self.topic.lock().reported.clone();
                 return Err(format!(
                     "{all} rows sent, {offered} with those sent again; appended {appended}, stored {stored}, duplicate {duplicate}, \
-                     rejected {rejected}, pending {pending}, windows marked {marked}; reported {reported:?} of {ends:?}"
+                     rejected {rejected} of {unreadable} unreadable, pending {pending}, windows marked {marked}; reported {reported:?} of {ends:?}"
                 ));
             }
             let span = Duration::from_secs(1);
@@ -558,8 +559,8 @@ fn run(seed: u64) -> Run {
 
 /// Scenario: one to three processors over one lake, in whose store operations fail before or after they are done, are done long
 /// after they failed, stall, break off or kill; partitions move, also without the old owner's knowledge; processes are dropped,
-/// stopped and started; rows come minutes late, also their copies; meanwhile the lake is published, compacted, vacuumed and
-/// asked to compute windows again; in every second run a node is erased. Syncs and writes of the local log fail, and the machine
+/// stopped and started; rows come minutes late, also their copies, and messages that nobody can read;
+/// meanwhile the lake is published, compacted, vacuumed and asked to compute windows again; in every second run a node is erased. Syncs and writes of the local log fail, and the machine
 /// loses power, after which all that was not acknowledged is sent again.
 /// Guarantees: K1, K2, S1, W2, W3 and the sums. Every row that was sent is in the lake once, every window's newest revision is
 /// what its rows make it, none of what was erased is left, appended = stored + duplicate + rejected, and the lake's documents
