@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// How long a read waits before the wire is looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long a connection to the broker may take, for others wait behind it.
+const CONNECTED: Duration = Duration::from_secs(2);
 
 /// A wire to a broker that can be cut: connections stay open and carry nothing, as when a switch on the way goes dark. What was
 /// on the way comes through when it is mended. Its port is free again when it is dropped.
@@ -69,7 +71,9 @@ impl Wire {
                 }
                 of_listener.wait_while_cut();
                 // While the broker is down its clients are turned away.
-                let Ok(broker) = TcpStream::connect(("127.0.0.1", target)) else { continue };
+                let Ok(broker) = TcpStream::connect_timeout(&([127, 0, 0, 1], target).into(), CONNECTED) else {
+                    continue;
+                };
                 for (from, to) in [(&client, &broker), (&broker, &client)] {
                     let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { break };
                     let state = Arc::clone(&of_listener);
