@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from sorted import bounds, check_file, follow, row, values
+from sorted import check_apart, check_file
 
 # Bytes of a file, but for the last of a date.
 LEAST, MOST = 128_000_000, 512_000_000
@@ -43,30 +43,15 @@ def facts(lake, table):
     return found
 
 
-def edges(path):
-    """First and last row of a file by the columns it is sorted by, and the bounds of its first and last row group."""
-    file = pyarrow.parquet.ParquetFile(path)
-    names = [file.metadata.schema.column(column.column_index).path for column in file.metadata.row_group(0).sorting_columns]
-    groups = range(file.num_row_groups)
-    first, last = (values(file.read_row_group(at, columns=names), names) for at in (groups[0], groups[-1]))
-    return row(first, 0), row(last, -1), bounds(file.metadata.row_group(groups[0]), names), bounds(file.metadata.row_group(groups[-1]), names)
-
-
 def check(lake, table, before):
     with open(before, encoding="utf-8") as file:
         before = json.load(file)
     after = facts(lake, table)
     assert (after["rows"], after["sums"]) == (before["rows"], before["sums"]), f"other rows: {before} {after}"
-    dates, groups = {}, 0
-    for path in paths(lake, table):
-        dates.setdefault(os.path.dirname(path), []).append((edges(path), path))
-        groups += check_file(path)[1]
-    for date, files in dates.items():
-        files.sort()
-        sizes = [os.path.getsize(path) for _, path in files]
+    groups = sum(check_file(path)[1] for path in paths(lake, table))
+    for date, files in check_apart(paths(lake, table)).items():
+        sizes = [os.path.getsize(path) for path in files]
         assert all(LEAST <= size <= MOST for size in sizes[:-1]) and sizes[-1] <= MOST, f"{date}: files of {sizes} bytes"
-        for ((_, last, _, high), one), ((first, _, low, _), other) in zip(files, files[1:]):
-            assert last <= first and follow(high, low), f"{one} overlaps {other}: {last} {first}, {high} {low}"
         print(f"ok   {os.path.basename(date)}: files of {', '.join(f'{size / 1e6:.0f} MB' for size in sizes)}")
     assert before["files"] > after["files"]
     print(f"ok   {before['files']} files of {before['bytes'] / 1e6:.0f} MB became {after['files']} of {after['bytes'] / 1e6:.0f} MB; "

@@ -3,9 +3,11 @@
 names as its order (site, entity, time). Row groups follow each other in that order and do not overlap: by their rows, and by their
 statistics alone, so that of all groups those that pyarrow opens for one site are its own.
 
-usage: sorted.py LAKE TABLE FEWEST-ROWS [FILES GROUPS]     the largest file must have so many rows, so many files so many row groups each
+usage: sorted.py LAKE TABLE FEWEST-ROWS [FILES GROUPS [apart]]     the largest file must have so many rows, so many files so many row
+                                                                   groups each; apart: files of one date must not overlap either
 """
 import glob
+import os
 import sys
 
 import pyarrow.compute as pc
@@ -86,13 +88,38 @@ def check_file(path):
     return file.metadata.num_rows, file.num_row_groups, names
 
 
-def main(lake, table, fewest, files="1", groups="1"):
-    found = [check_file(path) for path in sorted(glob.glob(f"{lake}/{table}/date=*/*.parquet"))]
+def edges(path):
+    """First and last row of a file by the columns it is sorted by, and the bounds of its first and last row group."""
+    file = pyarrow.parquet.ParquetFile(path)
+    names = [file.metadata.schema.column(column.column_index).path for column in file.metadata.row_group(0).sorting_columns]
+    begin, end = 0, file.num_row_groups - 1
+    first, last = (values(file.read_row_group(at, columns=names), names) for at in (begin, end))
+    return row(first, 0), row(last, -1), bounds(file.metadata.row_group(begin), names), bounds(file.metadata.row_group(end), names)
+
+
+def check_apart(paths):
+    """The files of each date follow each other in the order of their rows, by these and by their statistics; returns them in it."""
+    dates = {}
+    for path in paths:
+        dates.setdefault(os.path.dirname(path), []).append((edges(path), path))
+    for files in dates.values():
+        files.sort(key=lambda file: file[0][:2])
+        for ((_, last, _, high), one), ((first, _, low, _), other) in zip(files, files[1:]):
+            assert last <= first and follow(high, low), f"{one} overlaps {other}: {last} {first}, {high} {low}"
+    return {date: [path for _, path in files] for date, files in dates.items()}
+
+
+def main(lake, table, fewest, files="1", groups="1", apart=""):
+    paths = sorted(glob.glob(f"{lake}/{table}/date=*/*.parquet"))
+    found = [check_file(path) for path in paths]
     assert found, f"{table} has no files"
     rows, counts = max(rows for rows, _, _ in found), [count for _, count, _ in found]
     assert rows >= int(fewest), f"the largest file of {table} has {rows} rows"
     enough = sum(count >= int(groups) for count in counts)
     assert enough >= int(files), f"{enough} files of {table} have {groups} row groups: {counts}"
+    if apart:
+        check_apart(paths)
+        print(f"ok   the {len(paths)} files of {table} do not overlap")
     names = ", ".join(found[0][2])
     print(f"ok   rows of {table} are sorted by {names} in each of {len(found)} files; their {sum(counts)} row groups do not overlap")
 

@@ -26,6 +26,7 @@ use crate::layout::{self, Shard};
 use crate::record::{self, ReadError, RecordFile, Run};
 use crate::schema::{self, TableSchema};
 use crate::seal::{Checksum, Damaged};
+use crate::span::Span;
 use crate::store::{Store, StoreError};
 
 /// Rows per batch when rows are read back.
@@ -88,6 +89,8 @@ pub(crate) struct Live {
     pub(crate) date: i32,
     /// Whether the Delta log names it; otherwise a record does.
     pub(crate) published: bool,
+    /// Its first and last row, where that is known: of what a rewriting made.
+    pub(crate) span: Option<Span>,
     /// `path` is its place.
     pub(crate) file: RecordFile,
 }
@@ -264,6 +267,7 @@ pub(crate) fn named(record: &record::Record) -> impl Iterator<Item = Live> {
         at: record.at,
         date: layout::date_in(&file.path).unwrap_or_else(|| layout::date_of(file.min_ts)),
         published: false,
+        span: None,
         file: file.clone(),
     })
 }

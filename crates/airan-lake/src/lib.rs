@@ -64,6 +64,7 @@ mod seal;
 mod settings;
 mod settle;
 mod snapshot;
+mod span;
 mod sql;
 mod store;
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //! A merge that took too long gives up as well ([`GIVE_UP_AFTER`]): after a day vacuum deletes files that nothing names,
 //! and a process that was frozen in between must not name one then.
 
+mod overlap;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -386,6 +387,7 @@ fn as_live(table: &str, like: &Live, at: Micros, made: &Rewritten) -> Live {
         at,
         date: like.date,
         published: true,
+        span: made.span.clone(),
         file: RecordFile {
             table: table.to_owned(),
             path: place.to_string(),

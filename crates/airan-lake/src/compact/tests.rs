@@ -97,27 +97,33 @@ async fn small_files_become_one_and_no_reader_notices() {
     assert_sound(&lake).await;
 }
 
-/// Scenario: every write of a compaction fails, before it is done or after, on a local disk and in an object store; the
-/// process is then another one.
+/// Scenario: every write of a compaction fails, before it is done or after, on a local disk and in an object store, of files that
+/// commits made and of late ones beside a merged one; the process is then another one.
 /// Guarantees: S1; at no step is a row lost or doubled, for no reader; the next pass finishes.
 #[tokio::test]
 async fn a_failing_store_at_any_step_loses_and_doubles_nothing() {
     let all: Vec<i64> = (0..50).collect();
+    let is_either = [false, true].into_iter();
+    let cases = is_either.clone().flat_map(|is_local| is_either.clone().map(move |is_late| (is_local, is_late)));
     for (op, part) in
         [(Op::Put, "compact-"), (Op::Put, "_delta_log"), (Op::Copy, "compact-"), (Op::Delete, "host/date")]
     {
         for fault in [Fault::Before, Fault::After] {
-            for is_local in [true, false] {
+            for (is_local, is_late) in cases.clone() {
                 let folder = tempfile::tempdir().unwrap();
                 let (lake, store) = if is_local { faulty_local(folder.path()) } else { faulty_object() };
                 let mut writer = claim(&lake).await;
-                small_files(&mut writer, 0, 5).await;
+                small_files(&mut writer, 0, 4).await;
+                if is_late {
+                    compact(&lake).await;
+                }
+                small_files(&mut writer, 4, 1).await;
                 lake.publish(now()).await.unwrap();
                 store.next(1, op, part, fault);
                 let _ = lake.compact(None, now(), |_| {}).await;
                 let is_met = store.heal() == 0;
                 assert!(is_met || !is_local, "{op:?} {part} was not met");
-                let case = format!("{op:?} {part} {fault:?} {is_local}");
+                let case = format!("{op:?} {part} {fault:?} {is_local} {is_late}");
                 assert_eq!(ids(&lake, "host").await, all, "{case}");
                 let other = if is_local { local(folder.path()).await } else { over(&store) };
                 assert_eq!(by_sql(&session(&other).await, "SELECT id FROM host ORDER BY id").await, all, "{case}");
@@ -310,7 +316,7 @@ async fn a_merge_that_wakes_up_after_a_day_cannot_name_its_file() {
     assert_eq!(vacuumed.orphans, 1);
     assert_eq!(lake.store().size(&place).await.unwrap(), None);
     let (path, checksum) = (place, Checksum::of(b"rows"));
-    let made = Rewritten { path, rows: 40, bytes: 4, min_ts: 0, max_ts: 1, checksum };
+    let made = Rewritten { path, rows: 40, bytes: 4, min_ts: 0, max_ts: 1, checksum, span: None };
     let add = as_live("host", &like, 0, &made);
     let files: Vec<String> = inputs.iter().map(|live| live.file.path.clone()).collect();
     let change = Change { operation: "compact", add: vec![add.clone()], remove: files.clone(), ..Change::default() };
@@ -404,4 +410,54 @@ async fn the_files_made_are_of_the_size_that_is_set_and_do_not_overlap() {
         assert_sound(&lake).await;
         assert_eq!(compact(&lake).await, CompactReport::default());
     }
+}
+
+/// Scenario: an hour is merged into several files; then rows of it come late: few of one site, more of that site, many of all.
+/// Guarantees: few stay in files of their own; where they are an eighth of the file they overlap, that one alone is written anew,
+/// and in the end nothing overlaps; each row is in one file. All of it survives a checkpoint of the log.
+#[tokio::test]
+async fn late_rows_are_merged_into_what_they_overlap() {
+    const FILES: i64 = 20;
+    const ROWS: i64 = 10_000;
+    let target = 512u64 << 10;
+    let lake = sized(&FaultyStore::in_memory(), target);
+    let mut writer = claim(&lake).await;
+    for at in 0..FILES {
+        let rows = noisy(at * ROWS..(at + 1) * ROWS, at * SECOND);
+        writer.commit(&commit(at + 1, vec![rows])).await.unwrap();
+    }
+    compact(&lake).await;
+    let merged: BTreeSet<String> = lake.files("host").await.unwrap().into_iter().map(|file| file.path).collect();
+    assert!(merged.len() >= 3 && !overlap(&edges(&lake).await.0));
+    let (mut next, mut n) = (FILES * ROWS, FILES);
+    let mut expected: Vec<i64> = (0..next).map(noise).collect();
+    // (rows, of one site alone)
+    for (rows, is_one, stay) in [(1_000, true, merged.len()), (8_000, true, merged.len() - 1), (60_000, false, 0)] {
+        for part in 0..2 {
+            let ids: Vec<i64> = (next..next + rows / 2).collect();
+            next += rows / 2;
+            expected.extend(ids.iter().map(|id| noise(*id)));
+            let site = |id: i64| format!("site-{}", if is_one { 0 } else { id % 8 });
+            let site: ArrayRef = Arc::new(StringArray::from_iter_values(ids.iter().map(|id| site(*id))));
+            let at = times(&ids.iter().map(|id| (id % FILES) * SECOND + part).collect::<Vec<_>>());
+            let id: ArrayRef = Arc::new(Int64Array::from_iter_values(ids.iter().map(|id| noise(*id))));
+            let late = raw("host", &[("ts", at), ("site", site), ("id", id)]);
+            n += 1;
+            writer.commit(&commit(n, vec![late])).await.unwrap();
+        }
+        lake.publish(now()).await.unwrap();
+        assert!(overlap(&edges(&lake).await.0), "late rows overlap");
+        compact(&lake).await;
+        let files = lake.files("host").await.unwrap();
+        let stayed = files.iter().filter(|file| merged.contains(&file.path)).count();
+        assert_eq!(stayed, stay, "after {rows} rows: {files:?}");
+        let (groups, ids) = edges(&lake).await;
+        assert_eq!(overlap(&groups), stay == merged.len(), "after {rows} rows");
+        expected.sort_unstable();
+        assert!(ids == expected, "each row once");
+        assert_eq!(compact(&lake).await, CompactReport::default());
+        assert_sound(&lake).await;
+    }
+    let sizes: Vec<u64> = lake.files("host").await.unwrap().iter().map(|file| file.bytes).collect();
+    assert!(sizes.iter().all(|bytes| (target / 2..=target).contains(bytes)), "{sizes:?}");
 }

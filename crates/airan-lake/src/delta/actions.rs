@@ -24,6 +24,7 @@ const CHECKSUM: &str = "airan.checksum";
 const ROWS: &str = "airan.rows";
 const MIN_TS: &str = "airan.min_ts";
 const MAX_TS: &str = "airan.max_ts";
+const SPAN: &str = "airan.span";
 /// What a `txn` of a shard is called.
 const APP: &str = "airan/";
 /// Highest protocol this release reads. A higher one was written by another program, which may also keep rows in ways
@@ -59,6 +60,9 @@ pub(super) fn add(table: &str, staged: bool, time_column: &str, live: &Live, dat
     if let Some(origin) = live.origin {
         tags.push((PARTITION, origin.partition.to_string()));
         tags.push((N, origin.n.to_string()));
+    }
+    if let Some(span) = live.span.as_ref().and_then(|span| serde_json::to_string(span).ok()) {
+        tags.push((SPAN, span));
     }
     let stats = json!({
         "numRecords": file.rows,
@@ -113,6 +117,7 @@ pub(super) fn live(table: &str, staged: bool, add: &Add) -> Result<Live, String>
         at: number(AT)?,
         date: layout::date_in(&path).unwrap_or_else(|| layout::date_of(min_ts)),
         published: true,
+        span: tag(SPAN).and_then(|text| serde_json::from_str(text).ok()),
         file: RecordFile {
             table: table.to_owned(),
             path,

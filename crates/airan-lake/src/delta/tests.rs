@@ -17,6 +17,7 @@ fn file(partition: i32, n: u64) -> Live {
         at: 7 * SECOND,
         date: 20_000,
         published: true,
+        span: None,
         file: RecordFile {
             table: "t".to_owned(),
             path,

@@ -48,6 +48,7 @@ use self::output::Output;
 pub(crate) use self::source::{Source, Stored};
 use crate::schema::TableSchema;
 use crate::seal::Checksum;
+use crate::span::Span;
 use crate::store::{Store, StoreError};
 
 /// Values of all inputs that are decoded at once, shared out among them.
@@ -126,6 +127,8 @@ pub(crate) struct Rewritten {
     pub(crate) min_ts: Micros,
     pub(crate) max_ts: Micros,
     pub(crate) checksum: Checksum,
+    /// Its first and last row; absent where they are not by text and time.
+    pub(crate) span: Option<Span>,
 }
 
 /// Cuts `sources` into sets whose rows are sorted alike: nearly always one.

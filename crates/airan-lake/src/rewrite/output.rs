@@ -20,6 +20,7 @@ use super::sink::Sink;
 use super::{RewriteError, Rewritten, Rules, Source};
 use crate::encode::{EncodeError, described, properties};
 use crate::schema::TableSchema;
+use crate::span::{Edge, Span};
 use crate::store::{Store, StoreError};
 
 /// Looks at its size while a file grows to the most it may have.
@@ -70,7 +71,8 @@ pub(super) struct Output<'a> {
     table: &'a str,
     schema: &'a TableSchema,
     described: SchemaRef,
-    order: &'a [String],
+    /// The columns it is sorted by, without that of the time.
+    keys: Vec<String>,
     bloom: BTreeSet<&'a str>,
     group_rows: usize,
     file_bytes: u64,
@@ -88,6 +90,8 @@ struct File {
     writer: AsyncArrowWriter<Sink>,
     rows: u64,
     span: Option<(Micros, Micros)>,
+    first: Option<Edge>,
+    last: Option<Edge>,
     /// Its size at the next look.
     look: u64,
     /// Where it ends.
@@ -113,7 +117,7 @@ impl<'a> Output<'a> {
             table,
             schema,
             described: described(&schema.columns, expected_rows),
-            order,
+            keys: order.iter().filter(|name| **name != schema.time_column).cloned().collect(),
             bloom: sources.iter().flat_map(|source| &source.bloom).map(String::as_str).collect(),
             group_rows: rules.group_rows,
             file_bytes: rules.file_bytes,
@@ -145,7 +149,9 @@ impl<'a> Output<'a> {
         if let Some(file) = self.file.take() {
             let (bytes, checksum) = file.writer.into_inner().written();
             let (min_ts, max_ts) = file.span.unwrap_or_default();
-            self.made.push(Rewritten { path: file.path, rows: file.rows, bytes, min_ts, max_ts, checksum });
+            let edges = file.first.zip(file.last);
+            let span = edges.map(|(first, last)| Span { by: self.keys.clone(), first, last });
+            self.made.push(Rewritten { path: file.path, rows: file.rows, bytes, min_ts, max_ts, checksum, span });
         }
         Ok(())
     }
@@ -181,16 +187,15 @@ impl<'a> Output<'a> {
     }
 
     async fn begin(&mut self) -> Result<File, Failed> {
-        let keys: Vec<String> = self.order.iter().filter(|name| **name != self.schema.time_column).cloned().collect();
         let bloom: Vec<&str> = self.bloom.iter().copied().collect();
         // A filter is made for as many values as a row group has rows, and folded to what it really got.
         let most = self.group_rows.min(usize::try_from(self.expected_rows).unwrap_or(usize::MAX));
         let time_column = &self.schema.time_column;
-        let properties = properties(&self.described, &keys, time_column, &bloom, most, self.group_rows)?;
+        let properties = properties(&self.described, &self.keys, time_column, &bloom, most, self.group_rows)?;
         let path = (self.name)();
         let sink = Sink::create(self.store, &path).await.map_err(Failed::Store)?;
         let writer = AsyncArrowWriter::try_new(sink, Arc::clone(&self.described), Some(properties))?;
-        Ok(File { path, writer, rows: 0, span: None, look: self.file_bytes / 2, end: None })
+        Ok(File { path, writer, rows: 0, span: None, first: None, last: None, look: self.file_bytes / 2, end: None })
     }
 
     async fn write_rows(&mut self, batch: &RecordBatch) -> Result<(), Failed> {
@@ -207,6 +212,11 @@ impl<'a> Output<'a> {
         }
         let Some(file) = &mut self.file else { return Ok(()) };
         file.writer.write(&batch).await?;
+        let edge = |row: usize| Edge::of(&batch, &self.keys, &self.schema.time_column, row);
+        if file.rows == 0 {
+            file.first = edge(0);
+        }
+        file.last = edge(rows - 1);
         file.rows += rows as u64;
         if let Some((first, last)) = times.and_then(|times| Some((min(times)?, max(times)?))) {
             let (low, high) = file.span.unwrap_or((first, last));
