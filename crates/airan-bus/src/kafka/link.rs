@@ -14,6 +14,11 @@ use tokio::sync::Notify;
 /// Between two attempts to reach a broker that is away.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
+/// After so long without an answer the brokers are asked by a new client, and again after as long. librdkafka forgets every broker that
+/// an answer does not name, also where it names none, as that of a lone broker which is stopping or starting (its issue 5301): such a
+/// client does not come back by itself.
+const ANEW_EVERY: Duration = Duration::from_secs(20);
+
 /// For so long after the brokers were found again, what goes wrong may come of their absence: a session, and a join after it.
 const A_WHILE: Duration = Duration::from_secs(60);
 
@@ -96,17 +101,22 @@ impl Link {
     }
 }
 
-/// Asks the brokers whenever librdkafka doubts that they are there, and goes on asking until they are. Ends when `ask` gives
-/// None.
-pub(super) async fn watch<F>(link: Arc<Link>, mut ask: impl FnMut() -> F)
+/// Asks the brokers whenever librdkafka doubts that they are there, and goes on asking until they are; with true every
+/// [`ANEW_EVERY`], where it is to be done by a new client. Ends when `ask` gives None.
+pub(super) async fn watch<F>(link: Arc<Link>, mut ask: impl FnMut(bool) -> F)
 where
     F: Future<Output = Option<Result<(), String>>>,
 {
     loop {
         // Idle connections are closed by brokers, and that too is told as all of them being down.
         link.doubt.notified().await;
+        let mut since = tokio::time::Instant::now();
         loop {
-            let Some(answer) = ask().await else { return };
+            let anew = since.elapsed() >= ANEW_EVERY;
+            if anew {
+                since = tokio::time::Instant::now();
+            }
+            let Some(answer) = ask(anew).await else { return };
             let is_there = answer.is_ok();
             link.found(answer);
             if is_there {
@@ -162,7 +172,7 @@ mod tests {
         let mut answers = vec![Err("timed out".to_owned()), Err("timed out".to_owned()), Ok(())].into_iter();
         let (asked, seen) = (Arc::clone(&link), Arc::<Mutex<Vec<Option<String>>>>::default());
         let noted = Arc::clone(&seen);
-        let watching = watch(Arc::clone(&link), move || {
+        let watching = watch(Arc::clone(&link), move |_| {
             noted.lock().unwrap().push(asked.down());
             std::future::ready(answers.next())
         });
@@ -181,5 +191,26 @@ mod tests {
         tokio::join!(watching, again);
         let down = Some("a:1: Connect failed".to_owned());
         assert_eq!(*seen.lock().unwrap(), [None, down.clone(), down, None]);
+    }
+
+    /// Scenario: brokers that do not answer for two minutes, in which each question takes five seconds.
+    /// Guarantees: they are asked by a new client every [`ANEW_EVERY`], and by none before that.
+    #[tokio::test(start_paused = true)]
+    async fn brokers_that_stay_away_are_asked_by_new_clients() {
+        let link = Arc::<Link>::default();
+        link.note(Some(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        let (begun, anew) = (tokio::time::Instant::now(), Arc::<Mutex<Vec<u64>>>::default());
+        let noted = Arc::clone(&anew);
+        watch(link, move |is_anew| {
+            let passed = begun.elapsed().as_secs();
+            noted.lock().unwrap().extend(is_anew.then_some(passed));
+            async move {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                (passed < 120).then(|| Err("timed out".to_owned()))
+            }
+        })
+        .await;
+        let anew = anew.lock().unwrap();
+        assert!(anew[0] >= 20 && (4..=6).contains(&anew.len()), "{anew:?}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use airan_model::settings::Secret;
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::DefaultProducerContext;
+use rdkafka::producer::{DefaultProducerContext, Producer as _};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::consumer::REJOINS;
@@ -246,6 +246,31 @@ async fn kafka_mock_what_is_too_large_is_told_and_the_rest_goes() {
     assert!(matches!(bus.send(1, Message::Tick).await, Err(SendError::NoPartition { partition: 1, partitions: 1 })));
     assert_eq!(bus.send(0, rows(0, 190_000)).await.unwrap(), 0);
     assert_eq!(bus.counts().too_large, 1);
+}
+
+/// Scenario: the producer is replaced while the broker is away and a message waits for it; the broker comes back.
+/// Guarantees: whoever waits is told that the message may be there; the new producer sends.
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_mock_a_producer_is_replaced_under_those_who_wait() {
+    let cluster = cluster(1);
+    let bus = bus(&cluster, 1, &[("delivery.timeout.ms", "3000"), ("request.timeout.ms", "1000")]);
+    bus.send(0, rows(0, 10)).await.unwrap();
+    let before = bus.shared.sending.producer();
+    cluster.broker_down(1).unwrap();
+    let replace = async {
+        tokio::time::sleep(TURN).await;
+        let shared = std::sync::Arc::clone(&bus.shared);
+        tokio::task::spawn_blocking(move || shared.sending.renew()).await.unwrap();
+    };
+    let (waited, ()) = tokio::join!(bus.shared.sending.send(TOPIC, 0, &[7; 10], &[]), replace);
+    assert!(matches!(waited, Err(SendError::Unknown { .. })), "{waited:?}");
+    assert!(!std::ptr::eq(before.client(), bus.shared.sending.producer().client()));
+    cluster.broker_up(1).unwrap();
+    let deadline = Instant::now() + WAIT;
+    while bus.send(0, rows(1, 10)).await.is_err() {
+        assert!(Instant::now() < deadline, "the new producer does not send");
+        tokio::time::sleep(TURN).await;
+    }
 }
 
 /// Scenario: the broker goes away under producer and consumer, and comes back.

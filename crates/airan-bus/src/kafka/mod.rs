@@ -125,7 +125,7 @@ impl KafkaBus {
     /// Notices from now on when the brokers go away, and when they are back.
     fn watched(mut self) -> KafkaBus {
         let (link, asked) = (Arc::clone(&self.shared.link), Arc::downgrade(&self.shared));
-        let watching = tokio::spawn(link::watch(link, move || Shared::ask_if_any(asked.clone())));
+        let watching = tokio::spawn(link::watch(link, move |anew| Shared::ask_if_any(asked.clone(), anew)));
         self.watch = Some(watching.abort_handle());
         self
     }
@@ -172,9 +172,14 @@ impl Shared {
         tokio::task::spawn_blocking(move || what(&producer, &topic)).await.map_err(|error| error.to_string())?
     }
 
-    /// Whether any broker answers, for as long as there is a bus.
-    async fn ask_if_any(shared: Weak<Shared>) -> Option<Result<(), String>> {
+    /// Whether any broker answers, for as long as there is a bus; with `anew` a new producer asks, and stays in use.
+    async fn ask_if_any(shared: Weak<Shared>, anew: bool) -> Option<Result<(), String>> {
         let shared = shared.upgrade()?;
+        if anew {
+            // It waits for what the old one held.
+            let shared = Arc::clone(&shared);
+            let _ = tokio::task::spawn_blocking(move || shared.sending.renew()).await;
+        }
         let asked = shared.ask(|producer, topic| producer::reach(producer, topic, PATIENCE).map(|_leaders| ()));
         Some(asked.await)
     }

@@ -18,7 +18,8 @@ pub(super) type Producer = FutureProducer<LinkContext>;
 pub(super) struct Sending {
     config: Config,
     link: Arc<Link>,
-    // Replaced when librdkafka says that it can no longer keep its promise of neither repeating nor reordering.
+    // Replaced when librdkafka says that it can no longer keep its promise of neither repeating nor reordering, and when it has
+    // not found the brokers for long.
     producer: RwLock<Producer>,
 }
 
@@ -58,6 +59,18 @@ impl Sending {
             Ok(Ok(delivered)) => Ok(delivered.offset),
             Ok(Err((error, _message))) => Err(failed(&error)),
             Err(_canceled) => Err(SendError::Unknown { reason: "the producer was closed".to_owned() }),
+        }
+    }
+
+    /// Puts a new producer in the place of one that does not find the brokers. Messages of the old one end as unknown. Blocks.
+    pub fn renew(&self) {
+        match self.config.producer.create_with_context(LinkContext(Arc::clone(&self.link))) {
+            Ok(fresh) => {
+                tracing::debug!("the producer does not find the brokers and is replaced");
+                let old = std::mem::replace(&mut *self.producer.write().unwrap_or_else(PoisonError::into_inner), fresh);
+                drop(old);
+            }
+            Err(error) => tracing::warn!(error = %explain(error), "the producer cannot be replaced"),
         }
     }
 
