@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use super::config::{INSTANCE, explain};
 use super::fetched::Reading;
 use super::notes::{Inbox, Notes, list_of};
+use super::probe::Probe;
 use super::{PATIENCE, Shared, producer};
 use crate::{ConsumeError, Consumer, Event, Received};
 
@@ -70,6 +71,7 @@ pub(super) struct KafkaConsumer {
     joins_again: bool,
     // When it did so.
     rejoined: VecDeque<Instant>,
+    pub(super) probe: Probe,
 }
 
 impl KafkaConsumer {
@@ -91,6 +93,7 @@ impl KafkaConsumer {
             is_told_down: false,
             joins_again: false,
             rejoined: VecDeque::new(),
+            probe: Probe::default(),
         })
     }
 
@@ -117,7 +120,13 @@ impl KafkaConsumer {
             "the group has shut out this member, which was cut off: joining again"
         );
         self.rejoined.push_back(Instant::now());
+        Some(self.put_away())
+    }
+
+    /// Puts the member away, which joins again when the partitions it had are released. Gives their revocation.
+    pub(super) fn put_away(&mut self) -> Event {
         self.joins_again = true;
+        self.probe = Probe::default();
         let old = std::mem::take(&mut self.inbox);
         old.notes().is_leaving = true;
         if let Some(consumer) = self.consumer.take() {
@@ -130,7 +139,7 @@ impl KafkaConsumer {
         self.has_lost_range = false;
         let lost: Vec<i32> = std::mem::take(&mut self.assigned).into_iter().collect();
         self.revoked.extend(&lost);
-        Some(if lost.is_empty() { Event::Idle } else { Event::Revoked(lost) })
+        if lost.is_empty() { Event::Idle } else { Event::Revoked(lost) }
     }
 
     /// Joins again, if it is to and can.
@@ -253,7 +262,7 @@ impl Consumer for KafkaConsumer {
                 return Ok(event);
             }
             self.assure();
-            if let Some(event) = self.let_go() {
+            if let Some(event) = self.let_go().or_else(|| self.look_for_brokers()) {
                 return Ok(event);
             }
             if self.has_lost_range

@@ -273,6 +273,34 @@ async fn kafka_mock_a_producer_is_replaced_under_those_who_wait() {
     }
 }
 
+/// Scenario: a consumer whose client finds no broker, beside a producer that does.
+/// Guarantees: its client is replaced, and it goes on looking; the producer is left alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_mock_a_consumer_that_alone_finds_no_broker_is_replaced() {
+    let cluster = cluster(1);
+    let settings = KafkaSettings {
+        brokers: cluster.bootstrap_servers(),
+        topic: TOPIC.to_owned(),
+        partitions: 1,
+        properties: BTreeMap::new(),
+    };
+    let mut config = Config::of(&settings).unwrap();
+    // Nobody listens there.
+    config.consumer.set("bootstrap.servers", "127.0.0.1:1");
+    let bus = KafkaBus::configured(config, &settings).unwrap().watched();
+    bus.send(0, rows(0, 10)).await.unwrap();
+    let mut consumer = KafkaConsumer::join(Arc::clone(&bus.shared), Contents::Ours).unwrap();
+    let first = consumer.consumer.as_ref().map(Arc::downgrade).unwrap();
+    let deadline = Instant::now() + WAIT;
+    while consumer.consumer.as_ref().is_some_and(|now| first.ptr_eq(&Arc::downgrade(now))) {
+        assert!(Instant::now() < deadline, "it is not replaced");
+        assert!(matches!(consumer.next(TURN).await, Ok(Event::Idle | Event::Down { .. })));
+    }
+    assert!(matches!(consumer.next(TURN).await, Ok(Event::Idle | Event::Down { .. })));
+    bus.send(0, rows(1, 10)).await.unwrap();
+    Box::new(consumer).close().await;
+}
+
 /// Scenario: the broker goes away under producer and consumer, and comes back.
 /// Guarantees: sends end with an error that says whether the message may be there, `ready` says why not, the consumer tells
 /// once, and everything goes on afterwards.

@@ -20,6 +20,7 @@ mod inlet;
 mod leave;
 mod link;
 mod notes;
+mod probe;
 mod producer;
 mod reader;
 mod topics;

@@ -7,7 +7,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -26,6 +26,8 @@ pub(super) struct Inbox {
 #[derive(Default)]
 pub(super) struct Noted {
     pub(super) events: VecDeque<Event>,
+    // Whether the brokers are there is to be found out (`probe.rs`).
+    pub(super) has_doubt: bool,
     // There was a rebalance, and `assure` has not been called since.
     pub(super) has_rebalanced: bool,
     // Partitions that librdkafka fetches, for the last unassignment when the consumer leaves.
@@ -57,7 +59,11 @@ impl ClientContext for Notes {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.link.note(error.rdkafka_error_code(), reason);
+        let code = error.rdkafka_error_code();
+        if code == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.inbox.notes().has_doubt = true;
+        }
+        self.link.note(code, reason);
     }
 }
 
@@ -93,6 +99,7 @@ impl ConsumerContext for Notes {
         }
         notes.is_lost = lost || (notes.is_lost && !is_assignment);
         notes.has_rebalanced = true;
+        notes.has_doubt |= lost;
         if !notes.is_leaving && !is_empty {
             notes.events.push_back(match is_assignment {
                 true => Event::Assigned(partitions),
