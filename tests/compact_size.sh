@@ -18,7 +18,7 @@ want_python
 # Of Parquet.
 MIB=${MIB:-640}
 # README's bound on the memory of a merge.
-MOST_MIB=1024
+MOST_MIB=1536
 DEADLINE=240
 
 # shellcheck source=tests/work.sh
