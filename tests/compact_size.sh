@@ -47,16 +47,6 @@ up=$!
 pids+=("$up")
 settings=(--config "$work/up.yaml" --data "$work/data")
 count() { "$airan" query "${settings[@]}" --format csv "SELECT count(*) FROM accelerator" | tail -n 1; }
-# wait_for WHAT COMMAND...
-wait_for() {
-    local what=$1 end=$((SECONDS + DEADLINE))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        [ "$SECONDS" -lt "$end" ] || { echo "FAIL not within ${DEADLINE}s: $what"; exit 1; }
-        sleep 0.5
-    done
-    echo "ok   $what (${SECONDS}s)"
-}
 wait_for "airan is ready" curl -fsS "http://127.0.0.1:$admin/readyz"
 rows=$("$venv/bin/python" tests/noise_rows.py "http://127.0.0.1:$http" "$MIB")
 all_there() { [ "$(count)" = "$rows" ]; }

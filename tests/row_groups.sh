@@ -54,16 +54,6 @@ stop() {
     wait "$up"
 }
 count() { "$airan" query --config "$work/up.yaml" --data "$work/data" --format csv "SELECT count(*) FROM container" | tail -n 1; }
-# wait_for WHAT COMMAND...
-wait_for() {
-    local what=$1 end=$((SECONDS + DEADLINE))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        [ "$SECONDS" -lt "$end" ] || { echo "FAIL not within ${DEADLINE}s: $what"; exit 1; }
-        sleep 0.5
-    done
-    echo "ok   $what (${SECONDS}s)"
-}
 start
 "$venv/bin/python" tests/many_rows.py "http://127.0.0.1:$http" "$ROWS"
 wanted=$((2 * ROWS))

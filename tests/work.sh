@@ -22,3 +22,14 @@ finish() {
     rm -rf "$work"
 }
 trap finish EXIT
+
+# wait_for WHAT COMMAND...: until it succeeds; the test fails where it has not within DEADLINE seconds
+wait_for() {
+    local what=$1 end=$((SECONDS + DEADLINE))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$end" ] || { echo "FAIL not within ${DEADLINE}s: $what"; exit 1; }
+        sleep 0.5
+    done
+    echo "ok   $what (${SECONDS}s)"
+}

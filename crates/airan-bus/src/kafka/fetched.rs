@@ -72,7 +72,7 @@ impl KafkaConsumer {
     }
 
     /// Asks librdkafka to pause partitions, or to let them go on.
-    pub(super) fn pauses(&self, partitions: impl Iterator<Item = i32>, is_paused: bool) {
+    fn pauses(&self, partitions: impl Iterator<Item = i32>, is_paused: bool) {
         let Some(consumer) = &self.consumer else { return };
         let list = list_of(&self.shared.topic, partitions);
         if list.count() == 0 {
@@ -85,7 +85,7 @@ impl KafkaConsumer {
     }
 
     /// Asks librdkafka, where it may be asked, for what is wanted of a partition.
-    pub(super) fn ask(&mut self, partition: i32) {
+    fn ask(&mut self, partition: i32) {
         let Some(reading) = self.reading.get_mut(&partition) else { return };
         let is_paused = reading.is_paused;
         if reading.has_begun && reading.is_asked != is_paused {

@@ -295,9 +295,13 @@ impl StormyStore {
 }
 
 impl Fate {
-    /// When what failed is done after all.
-    fn later(&mut self) -> Duration {
-        Duration::from_millis(10 + self.dice.below(60_000))
+    /// Has it done after all, when it has long been told to have failed.
+    fn later(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        let wait = Duration::from_millis(10 + self.dice.below(60_000));
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            work.await;
+        });
     }
 }
 
@@ -335,10 +339,9 @@ impl ObjectStore for StormyStore {
         match fate.fault {
             Some(Fault::Before) => Err(broken(location)),
             Some(Fault::Later) => {
-                let (inner, wait, location) = (Arc::clone(&self.storm.inner), fate.later(), location.clone());
+                let (inner, location) = (Arc::clone(&self.storm.inner), location.clone());
                 let at = location.clone();
-                tokio::spawn(async move {
-                    tokio::time::sleep(wait).await;
+                fate.later(async move {
                     let _ = inner.put_opts(&at, payload, opts).await;
                 });
                 Err(broken(&location))
@@ -384,9 +387,8 @@ impl ObjectStore for StormyStore {
                 match fate.fault {
                     Some(Fault::Before) => Err(broken(&path)),
                     Some(Fault::Later) => {
-                        let (inner, wait, at) = (Arc::clone(&store.storm.inner), fate.later(), path.clone());
-                        tokio::spawn(async move {
-                            tokio::time::sleep(wait).await;
+                        let (inner, at) = (Arc::clone(&store.storm.inner), path.clone());
+                        fate.later(async move {
                             let _ = inner.delete(&at).await;
                         });
                         Err(broken(&path))
@@ -437,9 +439,8 @@ impl MultipartStore for StormyStore {
         match fate.fault {
             Some(Fault::Before) => Err(broken(path)),
             Some(Fault::Later) => {
-                let (storm, wait) = (self.storm.clone(), fate.later());
-                tokio::spawn(async move {
-                    tokio::time::sleep(wait).await;
+                let storm = self.storm.clone();
+                fate.later(async move {
                     storm.begin();
                 });
                 Err(broken(path))
@@ -454,9 +455,8 @@ impl MultipartStore for StormyStore {
         match fate.fault {
             Some(Fault::Before) => Err(broken(path)),
             Some(Fault::Later) => {
-                let (storm, wait, at, id) = (self.storm.clone(), fate.later(), path.clone(), id.clone());
-                tokio::spawn(async move {
-                    tokio::time::sleep(wait).await;
+                let (storm, at, id) = (self.storm.clone(), path.clone(), id.clone());
+                fate.later(async move {
                     let _ = storm.part(&at, &id, number, part);
                 });
                 Err(broken(path))
@@ -470,9 +470,8 @@ impl MultipartStore for StormyStore {
         match fate.fault {
             Some(Fault::Before) => Err(broken(path)),
             Some(Fault::Later) => {
-                let (storm, wait, at, id) = (self.storm.clone(), fate.later(), path.clone(), id.clone());
-                tokio::spawn(async move {
-                    tokio::time::sleep(wait).await;
+                let (storm, at, id) = (self.storm.clone(), path.clone(), id.clone());
+                fate.later(async move {
                     let _ = storm.complete(&at, &id, &parts).await;
                 });
                 Err(broken(path))
@@ -489,9 +488,8 @@ impl MultipartStore for StormyStore {
         match fate.fault {
             Some(Fault::Before) => Err(broken(path)),
             Some(Fault::Later) => {
-                let (storm, wait, at, id) = (self.storm.clone(), fate.later(), path.clone(), id.clone());
-                tokio::spawn(async move {
-                    tokio::time::sleep(wait).await;
+                let (storm, at, id) = (self.storm.clone(), path.clone(), id.clone());
+                fate.later(async move {
                     let _ = storm.abort(&at, &id);
                 });
                 Err(broken(path))
